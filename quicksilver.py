@@ -1,0 +1,86 @@
+"""The command `quicksilver`: finds the subcommand asked for and imports its package only then.
+
+Serving needs no torch and training no grpc, so each side is imported when one of its commands is called. Where a side's
+packages are missing, the error names the extra that brings them.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a subcommand lives, and the line that describes it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "train": Command("training.cli", "fit a converter, and export or publish it"),
+    "evaluate": Command("training.cli", "errors, leave-one-out, interval: the models side by side"),
+    "reproduce": Command("training.cli", "train as published and compare with the published figures"),
+    "report": Command("training.cli", "write pictures and one HTML page about the fitted models"),
+    "gallery": Command("training.cli", "write pictures of activation functions and of composed neurons"),
+    "publish": Command("training.cli", "put a model file into a repository as a new version"),
+    "serve": Command("service.cli", "serve the models of a repository over gRPC"),
+    "convert": Command("service.cli", "convert temperatures with a running server"),
+    "models": Command("service.cli", "list the models of a running server, or describe one"),
+}
+
+# Which extra brings a package that only one side needs.
+_EXTRAS: Final = {
+    "onnxruntime": "cpu' or 'gpu",
+    "torch": "training",
+    "onnx": "training",
+    "onnxscript": "training",
+    "matplotlib": "training",
+    "jinja2": "training",
+    "pyarrow": "training",
+}
+
+
+def usage() -> str:
+    """Return the text that `quicksilver --help` prints."""
+    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: quicksilver COMMAND [options]",
+            "",
+            "Trains Fahrenheit-to-Celsius converters, exports them to ONNX, and serves them over gRPC.",
+            "",
+            *lines,
+            "",
+            "'quicksilver COMMAND --help' describes a command.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return the process's exit code: 2 for a command line that makes no sense."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in {"-h", "--help"}:
+        print(usage())  # noqa: T201 - this is what was asked for
+        return 0 if words else 2
+    command = COMMANDS.get(words[0])
+    if command is None:
+        return _complain(f"no command {words[0]!r}: there are {', '.join(COMMANDS)}", 2)
+    try:
+        run = importlib.import_module(command.module).main
+        code: int = run(words)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _complain(f"{words[0]!r} needs {error.name!r}: install quicksilver-serving with the extra '{extra}'", 1)
+    return code
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"quicksilver: {message}", file=sys.stderr)  # noqa: T201 - the terminal is who asked
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Serves ONNX models over gRPC. Never imports `training` or torch."""
