@@ -1,0 +1,135 @@
+"""What passes between a front and everything behind it: calls that know nothing of HTTP/2 or of grpcio.
+
+A front turns bytes on a socket into these, and these into bytes on a socket. Three kinds of method cover the four of
+gRPC: batched (unary calls that are answered together), unary, and streams in either or both directions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from service.errors import ServiceError
+from service.query import Answer, Query
+
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+"""Keys and values of a call's metadata, in order; values of keys that end in `-bin` are bytes."""
+
+Body: TypeAlias = Sequence[bytes | memoryview]
+"""A serialised message in parts, to be sent one after the other; large parts are views of the engine's own output."""
+
+
+class Codec(Protocol):
+    """Turns the bytes of one method's messages into queries, and answers into bytes."""
+
+    def decode(self, body: bytes) -> Query:
+        """Read a request. Raises a ServiceError where it makes no sense."""
+
+    def encode(self, query: Query, answer: Answer) -> Body:
+        """Write the answer to a query. Raises a ServiceError where the model cannot give what the query asks for."""
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One message that waits to be answered together with whatever else waits.
+
+    The front fills it and submits it; the dataplane sets `outcome`, once; then `reply` is called with it, once. `reply`
+    may be called on another thread than the one that submitted, and must not block. Times are of `time.monotonic`.
+    """
+
+    codec: Codec
+    body: bytes
+    reply: Callable[["Request"], None]
+    received_seconds: float
+    deadline_seconds: float = math.inf
+    cancelled: bool = False
+    """Set by the front when nobody waits any longer; the rows are then not run."""
+    outcome: Body | ServiceError | None = None
+
+
+Submit: TypeAlias = Callable[[Request], None]
+"""Hands a request on to be batched. Raises OverloadedError or DrainingError where it is not accepted."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What a unary method may know of its call, and the metadata it may send back."""
+
+    metadata: Metadata
+    deadline_seconds: float = math.inf
+    initial_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
+    trailing_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
+
+
+class Outlet(Protocol):
+    """The sending side of a stream. Its methods may be called on any thread; after `close` they do nothing."""
+
+    @property
+    def context(self) -> Context:
+        """The call's metadata and deadline. Initial metadata goes out with the first message."""
+
+    def send(self, message: bytes | Body) -> None:
+        """Send one message."""
+
+    def close(self, error: ServiceError | None = None) -> None:
+        """End the call, successfully or with an error."""
+
+
+class Inlet(Protocol):
+    """The receiving side of a stream: what a front tells a handler. Never called concurrently for one stream."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the handler has enough to do. The front reads no further message until it is False again.
+
+        It may change with every `Outlet.send`, so that is when a front asks anew.
+        """
+
+    def receive(self, message: bytes) -> None:
+        """Take one message of the client. A ServiceError raised here ends the call with it."""
+
+    def half_close(self) -> None:
+        """Learn that the client sends no more."""
+
+    def cancel(self) -> None:
+        """Learn that the call is over: cancelled, expired, or disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedMethod:
+    """A unary method whose calls are answered together with all others that wait."""
+
+    path: str
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class UnaryMethod:
+    """A unary method that is answered at once, on its own. It must not block."""
+
+    path: str
+    answer: Callable[[bytes, Context], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMethod:
+    """A method where the client, the server, or both send any number of messages."""
+
+    path: str
+    client_streams: bool
+    server_streams: bool
+    open: Callable[[Outlet, Submit], Inlet]
+
+
+Method: TypeAlias = BatchedMethod | UnaryMethod | StreamMethod
+
+
+def grpc_type(method: Method) -> str:
+    """Name the kind of a method as the `grpc_type` label of the ecosystem's metrics does."""
+    if not isinstance(method, StreamMethod):
+        return "unary"
+    return {
+        (False, True): "server_stream",
+        (True, False): "client_stream",
+        (True, True): "bidi_stream",
+    }[method.client_streams, method.server_streams]

@@ -1,0 +1,147 @@
+"""Bytes ↔ queries and answers, for the product's own API.
+
+Requests are read with the generated classes, whose packed floats become an array quickly. Answers are written in parts:
+what protobuf writes of the small fields, and the floats as views of the engine's output (see `wire.py`).
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from service.calls import Body
+from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
+from service.models import Choice
+from service.query import Answer, ConvertQuery, OnExtrapolation, Query
+from service.status import code_of
+from service.wire import Part, length_delimited, packed_floats
+
+_CELSIUS: Final = api.ConvertResponse.CELSIUS_FIELD_NUMBER
+_INTERVAL: Final = api.ConvertResponse.INTERVAL_FIELD_NUMBER
+_LOWER: Final = api.PredictionInterval.CELSIUS_LOWER_FIELD_NUMBER
+_UPPER: Final = api.PredictionInterval.CELSIUS_UPPER_FIELD_NUMBER
+
+_ON_EXTRAPOLATION: Final = {
+    api.ON_EXTRAPOLATION_UNSPECIFIED: OnExtrapolation.FLAG,
+    **{int(choice): choice for choice in OnExtrapolation},
+}
+_INSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_INSIDE).SerializeToString()
+_UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).SerializeToString()
+
+
+def choice_of(message: api.ConvertRequest | api.GetModelRequest) -> Choice:
+    """Return the version or label that a request names, or None.
+
+    Raises:
+        InvalidRequestError: the version is not a whole number from 1, or the label is empty.
+    """
+    named = message.WhichOneof("choice")
+    if named == "version":
+        if message.version < 1:
+            raise InvalidRequestError("version", f"{message.version} is not a whole number from 1")
+        return message.version
+    if named == "label":
+        if not message.label:
+            raise InvalidRequestError("label", "is empty")
+        return message.label
+    return None
+
+
+class ConvertCodec:
+    """`quicksilver.v1.ConvertRequest` and `ConvertResponse`."""
+
+    def decode(self, body: bytes) -> ConvertQuery:
+        """Read a request; its options are checked here, its temperatures together with those of the whole batch.
+
+        Raises:
+            MalformedError: the bytes are not a ConvertRequest.
+            InvalidRequestError: it holds no temperature, or an option that does not exist.
+        """
+        try:
+            message = api.ConvertRequest.FromString(body)
+        except DecodeError:
+            raise MalformedError("the request is not a quicksilver.v1.ConvertRequest") from None
+        return query_of(message)
+
+    def encode(self, query: Query, answer: Answer) -> Body:
+        """Write an answer in parts."""
+        assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
+        celsius: NDArray[np.float32] = answer.outputs[0].reshape(-1)
+        return [
+            _head(answer.version.name, answer.version.version),
+            *packed_floats(_CELSIUS, celsius),
+            *(_interval(answer, celsius) if query.interval else ()),
+            *_domain(query, answer),
+        ]
+
+
+class ConvertStreamCodec:
+    """`quicksilver.v1.ConvertStreamRequest` and `ConvertStreamResponse`, one message of a stream each.
+
+    A codec of its own for each message, since it holds the id that goes back with the answer.
+    """
+
+    def __init__(self, message: api.ConvertStreamRequest) -> None:
+        self._message = message
+
+    def decode(self, _body: bytes) -> ConvertQuery:
+        """Return the query of the message; its bytes were read already, for its id."""
+        return query_of(self._message.request)
+
+    def encode(self, query: Query, answer: Answer) -> Body:
+        """Write an answer in parts, behind the id."""
+        response = list(ConvertCodec().encode(query, answer))
+        return [self._id(), *length_delimited(api.ConvertStreamResponse.RESPONSE_FIELD_NUMBER, response)]
+
+    def encode_error(self, error: ServiceError) -> Body:
+        """Write the error that stands in the place of an answer."""
+        message = api.ConvertError(code=code_of(error), message=error.message)
+        return [api.ConvertStreamResponse(id=self._message.id, error=message).SerializeToString()]
+
+    def _id(self) -> bytes:
+        return api.ConvertStreamResponse(id=self._message.id).SerializeToString()
+
+
+def query_of(message: api.ConvertRequest) -> ConvertQuery:
+    """Turn a parsed request into a query.
+
+    Raises:
+        InvalidRequestError: it holds no temperature, or an option that does not exist.
+    """
+    rows = np.array(message.fahrenheit, dtype=np.float32)
+    if not rows.size:
+        raise InvalidRequestError("fahrenheit", "is empty; name at least one temperature")
+    on_extrapolation = _ON_EXTRAPOLATION.get(message.on_extrapolation)
+    if on_extrapolation is None:
+        raise InvalidRequestError("on_extrapolation", f"has no value {message.on_extrapolation}")
+    return ConvertQuery(message.model, choice_of(message), rows, message.interval, on_extrapolation)
+
+
+@lru_cache(maxsize=256)
+def _head(name: str, version: int) -> bytes:
+    return api.ConvertResponse(model=name, version=version).SerializeToString()
+
+
+def _interval(answer: Answer, celsius: NDArray[np.float32]) -> list[Part]:
+    stated = answer.version.interval
+    if stated is None or answer.outside is None:
+        raise UnsupportedError(f"{answer.version} does not state a prediction interval")
+    half_width = np.where(answer.outside, np.float32(np.nan), np.float32(stated.half_width_celsius))
+    coverage = api.PredictionInterval(coverage=stated.coverage).SerializeToString()
+    lower, upper = packed_floats(_LOWER, celsius - half_width), packed_floats(_UPPER, celsius + half_width)
+    return length_delimited(_INTERVAL, [coverage, *lower, *upper])
+
+
+def _domain(query: ConvertQuery, answer: Answer) -> list[Part]:
+    if query.on_extrapolation is OnExtrapolation.IGNORE:
+        return []
+    if answer.outside is None:
+        return [_UNKNOWN]
+    rows = np.flatnonzero(answer.outside)
+    if not rows.size:
+        return [_INSIDE]
+    message = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_OUTSIDE, extrapolated_rows=rows.tolist())
+    return [message.SerializeToString()]

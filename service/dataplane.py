@@ -1,0 +1,259 @@
+"""A list of calls in, each with its answer or its error out. It knows no transport, and no clock but the one given.
+
+A burst goes through three steps: `bind` decodes each request and finds its model; `group` decides which calls share a
+run; `execute` runs them and gives each call its rows back. One call's error never touches its neighbours.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from service.calls import Body, Request
+from service.engine import Tensor
+from service.errors import (
+    CancelledError,
+    ExpiredError,
+    InternalError,
+    InvalidRequestError,
+    OutsideDomainError,
+    ServiceError,
+)
+from service.models import LoadedVersion, Models
+from service.query import Answer, OnExtrapolation, Query, check_temperatures, possible
+
+log = structlog.get_logger(__name__)
+
+
+class RunObserver(Protocol):
+    """Is told of every run, once, by whichever thread ran it."""
+
+    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
+        """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took."""
+
+
+@dataclass(slots=True, eq=False)
+class Bound:
+    """A request with its query decoded, its model found, and its arrays in the order of the model's inputs."""
+
+    request: Request
+    query: Query
+    version: LoadedVersion
+    tensors: tuple[Tensor, ...]
+    rows: int
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """Calls that share one run of one version."""
+
+    version: LoadedVersion
+    calls: list[Bound] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, call: Bound) -> None:
+        """Let one more call share the run."""
+        self.calls.append(call)
+        self.rows += call.rows
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one call and of one run, in rows."""
+
+    max_rows_per_request: int = 1 << 20
+    max_batch_rows: int = 1 << 14
+    """Calls are joined up to this. A single call may be larger; it runs alone."""
+    solo_rows: int = 1 << 12
+    """A call with this many rows runs alone: joining would copy it and save next to nothing."""
+
+
+def group(calls: Iterable[Bound], limits: BatchLimits) -> list[Run]:
+    """Decide which calls share a run. Pure; keeps the order of the calls within each run.
+
+    Calls share a run where they go to the same version, its rows are independent, and their arrays differ in nothing
+    but the number of rows.
+    """
+    runs: list[Run] = []
+    open_runs: dict[object, Run] = {}
+    for call in calls:
+        shares = call.version.rows_independent and call.rows < limits.solo_rows
+        key = (call.version, *(tensor.shape[1:] for tensor in call.tensors))
+        run = open_runs.get(key) if shares else None
+        if run is None or run.rows + call.rows > limits.max_batch_rows:
+            run = Run(call.version)
+            runs.append(run)
+            if shares:
+                open_runs[key] = run
+        run.add(call)
+    return runs
+
+
+class Dataplane:
+    """Answers bursts of requests.
+
+    Guarantees: after `answer` returns, every request has exactly one outcome, set from its own rows alone; nothing is
+    raised for a single request's sake. It may be called by several threads at once, with different requests.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        observer: RunObserver,
+        limits: BatchLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = models
+        self._observer = observer
+        self._limits = limits or BatchLimits()
+        self._clock = clock
+
+    def answer(self, requests: Sequence[Request]) -> None:
+        """Set the outcome of every request."""
+        for run in self.plan(requests):
+            self.execute(run)
+
+    def plan(self, requests: Sequence[Request]) -> list[Run]:
+        """Decode requests and group them into runs; those that cannot be run get their outcome here."""
+        now = self._clock()
+        bound = []
+        for request in requests:
+            try:
+                bound.append(self._bind(request, now))
+            except ServiceError as error:
+                request.outcome = error
+            except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this request alone
+                request.outcome = _fault(fault, "request could not be decoded")
+        return group(bound, self._limits)
+
+    def execute(self, run: Run) -> None:
+        """Run once, and set the outcome of every call that shares the run."""
+        try:
+            self._execute(run)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, every call of the run must have an outcome
+            error = _fault(fault, "run failed", model=run.version.name, version=run.version.version, rows=run.rows)
+            for call in run.calls:
+                if call.request.outcome is None:
+                    call.request.outcome = error
+
+    def _bind(self, request: Request, now: float) -> Bound:
+        refuse_dead(request, now)
+        query = request.codec.decode(request.body)
+        version = self._models.catalogue.resolve(query.model, query.choice)
+        tensors = query.bind(version)
+        rows = len(tensors[0]) if tensors and tensors[0].ndim else 1
+        if rows > self._limits.max_rows_per_request:
+            raise InvalidRequestError(
+                "fahrenheit" if query.fahrenheit else "inputs",
+                f"{rows} rows are more than max_rows_per_request, {self._limits.max_rows_per_request}",
+            )
+        return Bound(request, query, version, tensors, rows)
+
+    def _execute(self, run: Run) -> None:
+        started = self._clock()
+        calls = [call for call in run.calls if _alive(call.request, started)]
+        tensors = _join(calls)
+        outside = run.version.outside(tensors[0]) if calls and run.version.domain is not None else None
+        if _refuse_rows(calls, tensors, outside):
+            calls = [call for call in calls if call.request.outcome is None]
+            tensors = _join(calls)
+            outside = run.version.outside(tensors[0]) if calls and run.version.domain is not None else None
+        if not calls:
+            return
+        began = self._clock()
+        outputs = run.version.engine.run(tensors)
+        ended = self._clock()
+        _hand_out(run.version, calls, outputs, outside)
+        waited = [began - call.request.received_seconds for call in calls]
+        self._observer.ran(run.version, sum(call.rows for call in calls), waited, ended - began)
+
+
+def refuse_dead(request: Request, now: float) -> None:
+    """Raise for a request that nobody waits for any longer."""
+    if request.cancelled:
+        raise CancelledError("the call was cancelled before it was run")
+    if now >= request.deadline_seconds:
+        raise ExpiredError("the deadline passed before the call was run")
+
+
+def _alive(request: Request, now: float) -> bool:
+    try:
+        refuse_dead(request, now)
+    except ServiceError as error:
+        request.outcome = error
+        return False
+    return True
+
+
+def _join(calls: Sequence[Bound]) -> list[Tensor]:
+    """One array an input, the rows of all calls one after the other; no copy where there is one call."""
+    if len(calls) == 1:
+        return list(calls[0].tensors)
+    return [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
+
+
+def _refuse_rows(calls: Sequence[Bound], tensors: Sequence[Tensor], outside: NDArray[np.bool_] | None) -> bool:
+    """Set the outcome of calls whose rows must not be run, and tell whether there were any.
+
+    All rows are looked at together; the single calls only where something is wrong with one of them.
+    """
+    impossible = any(call.query.fahrenheit for call in calls) and not bool(possible(tensors[0]).all())
+    extrapolates = outside is not None and bool(outside.any())
+    if not impossible and not extrapolates:
+        return False
+    start = 0
+    for call in calls:
+        rows = slice(start, start + call.rows)
+        start += call.rows
+        try:
+            _check_rows(call, tensors[0][rows], None if outside is None else outside[rows])
+        except ServiceError as error:
+            call.request.outcome = error
+    return any(call.request.outcome is not None for call in calls)
+
+
+def _check_rows(call: Bound, rows: Tensor, outside: NDArray[np.bool_] | None) -> None:
+    if call.query.fahrenheit:
+        check_temperatures(rows.ravel())
+    if outside is None or call.query.on_extrapolation is not OnExtrapolation.REJECT or not outside.any():
+        return
+    index = int(outside.argmax())
+    domains = zip(*(column.tolist() for column in call.version.domain or ()), strict=True)
+    ranges = ", ".join(f"{low:.6g} … {high:.6g}" for low, high in domains)
+    raise OutsideDomainError(
+        f"row {index}, {', '.join(f'{value:.9g}' for value in rows[index].tolist())}, "
+        f"lies outside what {call.version} was trained on: {ranges}"
+    )
+
+
+def _hand_out(
+    version: LoadedVersion, calls: Sequence[Bound], outputs: list[Tensor], outside: NDArray[np.bool_] | None
+) -> None:
+    """Give each call its own rows of the outputs, encoded."""
+    start = 0
+    for call in calls:
+        rows = slice(start, start + call.rows)
+        start += call.rows
+        own = outputs if len(calls) == 1 else [output[rows] for output in outputs]
+        answer = Answer(version, own, None if outside is None else outside[rows])
+        call.request.outcome = _encode(call, answer)
+
+
+def _encode(call: Bound, answer: Answer) -> Body | ServiceError:
+    try:
+        return call.request.codec.encode(call.query, answer)
+    except ServiceError as error:
+        return error
+    except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this call alone
+        return _fault(fault, "answer could not be encoded", model=call.version.name, version=call.version.version)
+
+
+def _fault(fault: Exception, event: str, **facts: object) -> InternalError:
+    """Log a fault under a new id, and return the error that tells the caller the id alone."""
+    error = InternalError()
+    log.error(event, error_id=error.id, exc_info=fault, **facts)
+    return error

@@ -1,0 +1,138 @@
+"""ONNX Runtime sessions: arrays in, arrays out, on a device that is named truthfully."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proto.runtime import onnxruntime
+
+Device = Literal["cpu", "cuda", "auto"]
+Tensor = NDArray[Any]
+
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_DEVICES: Final = {provider: device for device, provider in _PROVIDERS.items()}
+
+_DTYPES: Final[dict[str, type[np.generic]]] = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+    "tensor(string)": np.object_,
+}
+
+
+class EngineError(Exception):
+    """A model file cannot be made into a session."""
+
+
+class DeviceError(EngineError):
+    """The device that was asked for cannot be had; the message says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How sessions are made."""
+
+    device: Device = "auto"
+    intra_op_threads: int = 1
+    """Threads that share one run; 0 lets ONNX Runtime take one a core."""
+    inter_op_threads: int = 1
+    """Threads that run independent branches of a graph; 0 lets ONNX Runtime choose."""
+    spinning: bool = False
+    """Whether idle threads spin for a moment before they sleep: lower latency, more CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph. A dimension of None is free; `dtype` is None for what NumPy cannot hold."""
+
+    name: str
+    dtype: type[np.generic] | None
+    shape: tuple[int | None, ...]
+
+
+def available_devices() -> list[str]:
+    """Devices that the installed ONNX Runtime was built for. Whether one works shows only when a session is made."""
+    return [_DEVICES[provider] for provider in onnxruntime.get_available_providers() if provider in _DEVICES]
+
+
+class Engine:
+    """One model file as an ONNX Runtime session.
+
+    `run` may be called from several threads. `device` is read back from the session after it was made, since ONNX
+    Runtime falls back to the CPU without a word.
+    """
+
+    def __init__(self, model: bytes, options: EngineOptions) -> None:
+        self._session = _open_session(model, options)
+        self.device: str = _DEVICES[self._session.get_providers()[0]]
+        if options.device not in {"auto", self.device}:
+            raise DeviceError(
+                f"device {options.device!r} cannot be used here: ONNX Runtime fell back to {self.device!r}"
+            )
+        self.inputs = tuple(_spec(argument) for argument in self._session.get_inputs())
+        self.outputs = tuple(_spec(argument) for argument in self._session.get_outputs())
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._input_names = [spec.name for spec in self.inputs]
+        self._output_names = [spec.name for spec in self.outputs]
+
+    def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run the graph once: one array an input, in the order of `inputs`; one array an output comes back.
+
+        Raises whatever ONNX Runtime raises where the arrays do not fit the graph.
+        """
+        feeds = dict(zip(self._input_names, tensors, strict=True))
+        outputs: list[Tensor] = self._session.run(self._output_names, feeds)
+        return outputs
+
+
+def _open_session(model: bytes, options: EngineOptions) -> Any:  # noqa: ANN401 - onnxruntime publishes no types
+    try:
+        return onnxruntime.InferenceSession(model, _session_options(options), providers=_providers(options.device))
+    except DeviceError:
+        raise
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base but this
+        raise EngineError(f"ONNX Runtime cannot load the file: {error}") from error
+
+
+def _session_options(options: EngineOptions) -> Any:  # noqa: ANN401 - onnxruntime publishes no types
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = options.intra_op_threads
+    session_options.inter_op_num_threads = options.inter_op_threads
+    session_options.enable_mem_pattern = False  # it keeps a plan for every batch size it ever saw
+    session_options.log_severity_level = 3  # errors; what it warns of (a fallback) is checked and told by us
+    for pool in ("intra_op", "inter_op"):
+        session_options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(options.spinning)))
+    return session_options
+
+
+def _providers(device: Device) -> list[Any]:
+    available = available_devices()
+    if device != "auto" and device not in available:
+        raise DeviceError(
+            f"device {device!r} cannot be had: the installed ONNX Runtime was built for {', '.join(available)}"
+            + ("; the extra 'gpu' brings one that was built for cuda" if device == "cuda" else "")
+        )
+    providers: list[Any] = []
+    if device in {"cuda", "auto"} and "cuda" in available:
+        onnxruntime.preload_dlls()  # CUDA's libraries, where pip installed them
+        providers.append((_PROVIDERS["cuda"], {"use_tf32": "0"}))  # float32 means float32
+    # Even for "cuda": graph parts without a CUDA kernel run here.
+    providers.append(_PROVIDERS["cpu"])
+    return providers
+
+
+def _spec(argument: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime publishes no types
+    shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
+    return TensorSpec(argument.name, _DTYPES.get(argument.type), shape)

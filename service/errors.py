@@ -1,0 +1,96 @@
+"""What can go wrong with a call, in the words of the domain. No transport is known here; `status.py` maps to codes.
+
+ServiceError
+├── InvalidRequestError      the request makes no sense, or breaks a rule
+├── TooLargeError            a message is larger than this server takes
+├── UnknownModelError        no such model, version or label
+├── UnsupportedError         the model cannot do what the request asks of it
+├── OutsideDomainError       a row lies outside the training domain, and the request said to reject
+├── NotReadyError            the model is known but cannot answer now
+├── OverloadedError          too much work waits already
+├── DrainingError            the server is stopping
+├── ExpiredError             the deadline passed before the answer
+├── CancelledError           the caller went away
+├── UnimplementedError       no such method, or an encoding nobody here speaks
+├── MalformedError           what came is not a message of the method's type
+└── InternalError            a fault of the server; the message holds the id under which the log tells more
+"""
+
+import uuid
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """Which field of a request broke which rule, for `google.rpc.BadRequest`."""
+
+    field: str
+    description: str
+
+
+class ServiceError(Exception):
+    """Why a call is not answered. The message is meant for the caller, and names what was wrong."""
+
+    def __init__(self, message: str, violations: tuple[FieldViolation, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.violations = violations
+
+
+class InvalidRequestError(ServiceError):
+    """The request makes no sense or breaks a rule; the violation names the field."""
+
+    def __init__(self, field: str, description: str) -> None:
+        super().__init__(f"{field}: {description}", (FieldViolation(field, description),))
+
+
+class TooLargeError(ServiceError):
+    """A message is larger than `max_message_bytes`, as sent or once inflated."""
+
+
+class UnknownModelError(ServiceError):
+    """There is no such model, version or label; the message names those that exist."""
+
+
+class UnsupportedError(ServiceError):
+    """The model is there but cannot do this: its file does not state what the request needs."""
+
+
+class OutsideDomainError(ServiceError):
+    """A row lies outside the training domain of the model, and the request said to reject it."""
+
+
+class NotReadyError(ServiceError):
+    """The model is known but has no version that can answer now; the message says why."""
+
+
+class OverloadedError(ServiceError):
+    """A limit on waiting work is reached. The call was not accepted, and may be sent again later."""
+
+
+class DrainingError(ServiceError):
+    """The server is stopping. The call was not accepted, and may be sent to another server."""
+
+
+class ExpiredError(ServiceError):
+    """The deadline passed before the call was run; its rows were not run."""
+
+
+class CancelledError(ServiceError):
+    """The caller cancelled or disconnected; nobody waits for the answer."""
+
+
+class UnimplementedError(ServiceError):
+    """The method does not exist, or the message is encoded in a way that nobody here speaks."""
+
+
+class MalformedError(ServiceError):
+    """The bytes are not a message of the type that the method takes."""
+
+
+class InternalError(ServiceError):
+    """A fault in the server. The caller gets an id; what happened stands in the log under it."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        super().__init__(f"internal error {self.id}: the server's log tells more under this id")
