@@ -1,0 +1,57 @@
+"""What can go wrong in training, as one small tree; the command line prints any of them as one line.
+
+TrainingError
+├── DataError        the readings cannot be used
+├── SplitError       the readings cannot be divided as asked
+├── DivergedError    the loss left all bounds
+├── CoverageError    so few readings cannot support an interval of that coverage
+└── ExportError      the exported file is not the model that was fitted
+"""
+
+from pathlib import Path
+
+
+class TrainingError(Exception):
+    """Anything that training refuses or fails at; the message is one line, fit for whoever typed the command."""
+
+
+class DataError(TrainingError):
+    """Readings cannot be used: a missing column, a cell that is no number, too few rows.
+
+    The message names the source, and the row and the column where there is one. Rows count from 1, the header apart.
+    """
+
+    def __init__(self, source: Path | str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
+        place = [str(source)]
+        if row is not None:
+            place.append(f"row {row}")
+        if column is not None:
+            place.append(f"column {column!r}")
+        super().__init__(f"{', '.join(place)}: {problem}")
+        self.source = str(source)
+        self.row = row
+        self.column = column
+
+
+class SplitError(TrainingError):
+    """The readings cannot be divided into training and validation rows as asked."""
+
+
+class DivergedError(TrainingError):
+    """The training loss became infinite or exploded; the message suggests a smaller learning rate."""
+
+    def __init__(self, epoch: int, loss: float, learning_rate: float) -> None:
+        super().__init__(
+            f"training diverged: the loss reached {loss:.4g} at epoch {epoch}; "
+            f"try a smaller learning rate, such as {learning_rate / 10:g} in place of {learning_rate:g}"
+        )
+        self.epoch = epoch
+        self.learning_rate = learning_rate
+
+
+class CoverageError(TrainingError):
+    """An interval of the coverage asked for cannot be had from so few readings."""
+
+
+class ExportError(TrainingError):
+    """The exported file does not answer as the fitted model does, or is not a valid model."""
