@@ -4,15 +4,16 @@ Requests are read with the generated classes, whose packed floats become an arra
 what protobuf writes of the small fields, and the floats as views of the engine's output (see `wire.py`).
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.calls import Body
+from service.calls import Body, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
 from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query
@@ -30,6 +31,26 @@ _ON_EXTRAPOLATION: Final = {
 }
 _INSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_INSIDE).SerializeToString()
 _UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).SerializeToString()
+
+
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def parse(message_type: type[MessageT], body: bytes) -> MessageT:
+    """Read a message.
+
+    Raises:
+        MalformedError: the bytes are no such message.
+    """
+    try:
+        return message_type.FromString(body)
+    except DecodeError:
+        raise MalformedError(f"the bytes are not a {message_type.DESCRIPTOR.full_name}") from None
+
+
+def unary(path: str, request_type: type[MessageT], answer: Callable[[MessageT], Message]) -> UnaryMethod:
+    """Make a method of a function from one message to another."""
+    return UnaryMethod(path, lambda body, _context: answer(parse(request_type, body)).SerializeToString())
 
 
 def choice_of(message: api.ConvertRequest | api.GetModelRequest) -> Choice:
@@ -60,11 +81,7 @@ class ConvertCodec:
             MalformedError: the bytes are not a ConvertRequest.
             InvalidRequestError: it holds no temperature, or an option that does not exist.
         """
-        try:
-            message = api.ConvertRequest.FromString(body)
-        except DecodeError:
-            raise MalformedError("the request is not a quicksilver.v1.ConvertRequest") from None
-        return query_of(message)
+        return query_of(parse(api.ConvertRequest, body))
 
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write an answer in parts."""

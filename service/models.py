@@ -125,11 +125,20 @@ class Catalogue:
             UnknownModelError: no such model, version or label.
             NotReadyError: it is known but cannot answer.
         """
-        model = self.model(name)
-        entry = _entry(model, choice)
+        model, entry = self.find(name, choice)
         if entry.loaded is None:
             raise NotReadyError(f"{model.name}/{entry.version} cannot answer: {entry.reason}")
         return entry.loaded
+
+    def find(self, name: str, choice: Choice) -> tuple[ModelEntry, VersionEntry]:
+        """Find a version, whether it can answer or not.
+
+        Raises:
+            InvalidRequestError: no model is named, and none is the default.
+            UnknownModelError: no such model, version or label.
+        """
+        model = self.model(name)
+        return model, _entry(model, choice)
 
     def model(self, name: str) -> ModelEntry:
         """Find a model by name, or the default one for an empty name."""

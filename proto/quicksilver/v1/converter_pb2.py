@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$proto/quicksilver/v1/converter.proto\x12\x0equicksilver.v1\"\xae\x01\n\x0e\x43onvertRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\x12\n\nfahrenheit\x18\x04 \x03(\x02\x12\x10\n\x08interval\x18\x05 \x01(\x08\x12\x39\n\x10on_extrapolation\x18\x06 \x01(\x0e\x32\x1f.quicksilver.v1.OnExtrapolationB\x08\n\x06\x63hoice\"\xc8\x01\n\x0f\x43onvertResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x63\x65lsius\x18\x03 \x03(\x02\x12\x34\n\x08interval\x18\x04 \x01(\x0b\x32\".quicksilver.v1.PredictionInterval\x12\x33\n\rdomain_status\x18\x05 \x01(\x0e\x32\x1c.quicksilver.v1.DomainStatus\x12\x19\n\x11\x65xtrapolated_rows\x18\x06 \x03(\r\"T\n\x12PredictionInterval\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12\x15\n\rcelsius_lower\x18\x02 \x03(\x02\x12\x15\n\rcelsius_upper\x18\x03 \x03(\x02\"S\n\x14\x43onvertStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.quicksilver.v1.ConvertRequest\"\x92\x01\n\x15\x43onvertStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08response\x18\x02 \x01(\x0b\x32\x1f.quicksilver.v1.ConvertResponseH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.quicksilver.v1.ConvertErrorH\x00\x42\t\n\x07outcome\"-\n\x0c\x43onvertError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.quicksilver.v1.VersionState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\"^\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08versions\x18\x02 \x03(\x0b\x32\x1c.quicksilver.v1.ModelVersion\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x03 \x01(\x03\"\x13\n\x11ListModelsRequest\"R\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.quicksilver.v1.Model\x12\x15\n\rdefault_model\x18\x02 \x01(\t\"N\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x99\x03\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.quicksilver.v1.ModelVersion\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12,\n\x06\x64omain\x18\x07 \x03(\x0b\x32\x1c.quicksilver.v1.DomainColumn\x12\x35\n\x08interval\x18\x08 \x01(\x0b\x32#.quicksilver.v1.IntervalDescription\x12-\n\x08training\x18\t \x01(\x0b\x32\x1b.quicksilver.v1.TrainingRun\x12@\n\x08metadata\x18\n \x03(\x0b\x32..quicksilver.v1.GetModelResponse.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x0c\x44omainColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\"S\n\x13IntervalDescription\x12\x1a\n\x12half_width_celsius\x18\x01 \x01(\x01\x12\x10\n\x08\x63overage\x18\x02 \x01(\x01\x12\x0e\n\x06method\x18\x03 \x01(\t\"\x89\x01\n\x0bTrainingRun\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x15\n\rtraining_loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x16\n\x0e\x64\x61taset_sha256\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x61taset_rows\x18\x06 \x01(\x03*\x88\x01\n\x0fOnExtrapolation\x12 \n\x1cON_EXTRAPOLATION_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_EXTRAPOLATION_FLAG\x10\x01\x12\x1b\n\x17ON_EXTRAPOLATION_REJECT\x10\x02\x12\x1b\n\x17ON_EXTRAPOLATION_IGNORE\x10\x03*}\n\x0c\x44omainStatus\x12\x1d\n\x19\x44OMAIN_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATUS_INSIDE\x10\x01\x12\x19\n\x15\x44OMAIN_STATUS_OUTSIDE\x10\x02\x12\x19\n\x15\x44OMAIN_STATUS_UNKNOWN\x10\x03*{\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x17\n\x13VERSION_STATE_READY\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x32\xe4\x02\n\x10\x43onverterService\x12J\n\x07\x43onvert\x12\x1e.quicksilver.v1.ConvertRequest\x1a\x1f.quicksilver.v1.ConvertResponse\x12`\n\rConvertStream\x12$.quicksilver.v1.ConvertStreamRequest\x1a%.quicksilver.v1.ConvertStreamResponse(\x01\x30\x01\x12S\n\nListModels\x12!.quicksilver.v1.ListModelsRequest\x1a\".quicksilver.v1.ListModelsResponse\x12M\n\x08GetModel\x12\x1f.quicksilver.v1.GetModelRequest\x1a .quicksilver.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$proto/quicksilver/v1/converter.proto\x12\x0equicksilver.v1\"\xae\x01\n\x0e\x43onvertRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x12\x12\n\nfahrenheit\x18\x04 \x03(\x02\x12\x10\n\x08interval\x18\x05 \x01(\x08\x12\x39\n\x10on_extrapolation\x18\x06 \x01(\x0e\x32\x1f.quicksilver.v1.OnExtrapolationB\x08\n\x06\x63hoice\"\xc8\x01\n\x0f\x43onvertResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x63\x65lsius\x18\x03 \x03(\x02\x12\x34\n\x08interval\x18\x04 \x01(\x0b\x32\".quicksilver.v1.PredictionInterval\x12\x33\n\rdomain_status\x18\x05 \x01(\x0e\x32\x1c.quicksilver.v1.DomainStatus\x12\x19\n\x11\x65xtrapolated_rows\x18\x06 \x03(\r\"T\n\x12PredictionInterval\x12\x10\n\x08\x63overage\x18\x01 \x01(\x01\x12\x15\n\rcelsius_lower\x18\x02 \x03(\x02\x12\x15\n\rcelsius_upper\x18\x03 \x03(\x02\"S\n\x14\x43onvertStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.quicksilver.v1.ConvertRequest\"\x92\x01\n\x15\x43onvertStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x08response\x18\x02 \x01(\x0b\x32\x1f.quicksilver.v1.ConvertResponseH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.quicksilver.v1.ConvertErrorH\x00\x42\t\n\x07outcome\"-\n\x0c\x43onvertError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"l\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.quicksilver.v1.VersionState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\"^\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08versions\x18\x02 \x03(\x0b\x32\x1c.quicksilver.v1.ModelVersion\x12\x17\n\x0f\x64\x65\x66\x61ult_version\x18\x03 \x01(\x03\"\x13\n\x11ListModelsRequest\"z\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.quicksilver.v1.Model\x12\x15\n\rdefault_model\x18\x02 \x01(\t\x12&\n\x06limits\x18\x03 \x01(\x0b\x32\x16.quicksilver.v1.Limits\"A\n\x06Limits\x12\x1c\n\x14max_rows_per_request\x18\x01 \x01(\x03\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x03\"N\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05label\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"\x99\x03\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.quicksilver.v1.ModelVersion\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\t\x12,\n\x06\x64omain\x18\x07 \x03(\x0b\x32\x1c.quicksilver.v1.DomainColumn\x12\x35\n\x08interval\x18\x08 \x01(\x0b\x32#.quicksilver.v1.IntervalDescription\x12-\n\x08training\x18\t \x01(\x0b\x32\x1b.quicksilver.v1.TrainingRun\x12@\n\x08metadata\x18\n \x03(\x0b\x32..quicksilver.v1.GetModelResponse.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\">\n\x0c\x44omainColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07minimum\x18\x02 \x01(\x01\x12\x0f\n\x07maximum\x18\x03 \x01(\x01\"S\n\x13IntervalDescription\x12\x1a\n\x12half_width_celsius\x18\x01 \x01(\x01\x12\x10\n\x08\x63overage\x18\x02 \x01(\x01\x12\x0e\n\x06method\x18\x03 \x01(\t\"\x89\x01\n\x0bTrainingRun\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x15\n\rtraining_loss\x18\x03 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x04 \x01(\x01\x12\x16\n\x0e\x64\x61taset_sha256\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x61taset_rows\x18\x06 \x01(\x03*\x88\x01\n\x0fOnExtrapolation\x12 \n\x1cON_EXTRAPOLATION_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_EXTRAPOLATION_FLAG\x10\x01\x12\x1b\n\x17ON_EXTRAPOLATION_REJECT\x10\x02\x12\x1b\n\x17ON_EXTRAPOLATION_IGNORE\x10\x03*}\n\x0c\x44omainStatus\x12\x1d\n\x19\x44OMAIN_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14\x44OMAIN_STATUS_INSIDE\x10\x01\x12\x19\n\x15\x44OMAIN_STATUS_OUTSIDE\x10\x02\x12\x19\n\x15\x44OMAIN_STATUS_UNKNOWN\x10\x03*{\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15VERSION_STATE_LOADING\x10\x01\x12\x17\n\x13VERSION_STATE_READY\x10\x02\x12\x18\n\x14VERSION_STATE_FAILED\x10\x03\x32\xe4\x02\n\x10\x43onverterService\x12J\n\x07\x43onvert\x12\x1e.quicksilver.v1.ConvertRequest\x1a\x1f.quicksilver.v1.ConvertResponse\x12`\n\rConvertStream\x12$.quicksilver.v1.ConvertStreamRequest\x1a%.quicksilver.v1.ConvertStreamResponse(\x01\x30\x01\x12S\n\nListModels\x12!.quicksilver.v1.ListModelsRequest\x1a\".quicksilver.v1.ListModelsResponse\x12M\n\x08GetModel\x12\x1f.quicksilver.v1.GetModelRequest\x1a .quicksilver.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMODELRESPONSE_METADATAENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ONEXTRAPOLATION']._serialized_start=1896
-  _globals['_ONEXTRAPOLATION']._serialized_end=2032
-  _globals['_DOMAINSTATUS']._serialized_start=2034
-  _globals['_DOMAINSTATUS']._serialized_end=2159
-  _globals['_VERSIONSTATE']._serialized_start=2161
-  _globals['_VERSIONSTATE']._serialized_end=2284
+  _globals['_ONEXTRAPOLATION']._serialized_start=2003
+  _globals['_ONEXTRAPOLATION']._serialized_end=2139
+  _globals['_DOMAINSTATUS']._serialized_start=2141
+  _globals['_DOMAINSTATUS']._serialized_end=2266
+  _globals['_VERSIONSTATE']._serialized_start=2268
+  _globals['_VERSIONSTATE']._serialized_end=2391
   _globals['_CONVERTREQUEST']._serialized_start=57
   _globals['_CONVERTREQUEST']._serialized_end=231
   _globals['_CONVERTRESPONSE']._serialized_start=234
@@ -58,19 +58,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSREQUEST']._serialized_start=1009
   _globals['_LISTMODELSREQUEST']._serialized_end=1028
   _globals['_LISTMODELSRESPONSE']._serialized_start=1030
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1112
-  _globals['_GETMODELREQUEST']._serialized_start=1114
-  _globals['_GETMODELREQUEST']._serialized_end=1192
-  _globals['_GETMODELRESPONSE']._serialized_start=1195
-  _globals['_GETMODELRESPONSE']._serialized_end=1604
-  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_start=1557
-  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_end=1604
-  _globals['_DOMAINCOLUMN']._serialized_start=1606
-  _globals['_DOMAINCOLUMN']._serialized_end=1668
-  _globals['_INTERVALDESCRIPTION']._serialized_start=1670
-  _globals['_INTERVALDESCRIPTION']._serialized_end=1753
-  _globals['_TRAININGRUN']._serialized_start=1756
-  _globals['_TRAININGRUN']._serialized_end=1893
-  _globals['_CONVERTERSERVICE']._serialized_start=2287
-  _globals['_CONVERTERSERVICE']._serialized_end=2643
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1152
+  _globals['_LIMITS']._serialized_start=1154
+  _globals['_LIMITS']._serialized_end=1219
+  _globals['_GETMODELREQUEST']._serialized_start=1221
+  _globals['_GETMODELREQUEST']._serialized_end=1299
+  _globals['_GETMODELRESPONSE']._serialized_start=1302
+  _globals['_GETMODELRESPONSE']._serialized_end=1711
+  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_start=1664
+  _globals['_GETMODELRESPONSE_METADATAENTRY']._serialized_end=1711
+  _globals['_DOMAINCOLUMN']._serialized_start=1713
+  _globals['_DOMAINCOLUMN']._serialized_end=1775
+  _globals['_INTERVALDESCRIPTION']._serialized_start=1777
+  _globals['_INTERVALDESCRIPTION']._serialized_end=1860
+  _globals['_TRAININGRUN']._serialized_start=1863
+  _globals['_TRAININGRUN']._serialized_end=2000
+  _globals['_CONVERTERSERVICE']._serialized_start=2394
+  _globals['_CONVERTERSERVICE']._serialized_end=2750
 # @@protoc_insertion_point(module_scope)

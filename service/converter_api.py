@@ -1,0 +1,150 @@
+"""The methods of `quicksilver.v1.ConverterService`, for any front."""
+
+from collections import deque
+from threading import Lock
+from time import monotonic
+from typing import Final
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from service.calls import BatchedMethod, Inlet, Method, Outlet, Request, StreamMethod, Submit
+from service.codec import ConvertCodec, ConvertStreamCodec, choice_of, parse, unary
+from service.errors import CancelledError, ServiceError
+from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry
+
+SERVICE: Final = "quicksilver.v1.ConverterService"
+
+MAX_STREAM_REQUESTS: Final = 64
+"""Requests of one stream that may wait for their answers; further ones stay with the client."""
+
+
+def methods(models: Models, limits: api.Limits) -> list[Method]:
+    """Return the service's methods over the models given. `limits` is what clients are told of this server's bounds."""
+    return [
+        BatchedMethod(f"/{SERVICE}/Convert", ConvertCodec()),
+        StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=ConvertStream),
+        unary(f"/{SERVICE}/ListModels", api.ListModelsRequest, lambda _: list_models(models.catalogue, limits)),
+        unary(f"/{SERVICE}/GetModel", api.GetModelRequest, lambda request: get_model(models.catalogue, request)),
+    ]
+
+
+def list_models(catalogue: Catalogue, limits: api.Limits) -> api.ListModelsResponse:
+    """Describe every model in brief."""
+    models = [
+        api.Model(
+            name=name,
+            versions=[describe_version(model, entry) for _, entry in sorted(model.versions.items())],
+            default_version=model.default_version or 0,
+        )
+        for name, model in sorted(catalogue.models.items())
+    ]
+    return api.ListModelsResponse(models=models, default_model=catalogue.default_model or "", limits=limits)
+
+
+def describe_version(model: ModelEntry, entry: VersionEntry) -> api.ModelVersion:
+    """Describe one version in brief."""
+    state = api.VERSION_STATE_READY if entry.loaded else api.VERSION_STATE_FAILED
+    labels = model.labels_of(entry.version)
+    return api.ModelVersion(version=entry.version, state=state, reason=entry.reason, labels=labels)
+
+
+def get_model(catalogue: Catalogue, request: api.GetModelRequest) -> api.GetModelResponse:
+    """Describe one version in full; of one that could not be loaded, what is known.
+
+    Raises:
+        ServiceError: as `Catalogue.find`.
+    """
+    model, entry = catalogue.find(request.model, choice_of(request))
+    response = api.GetModelResponse(model=model.name, version=describe_version(model, entry))
+    if entry.loaded is not None:
+        _describe_loaded(response, entry.loaded)
+    return response
+
+
+def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> None:
+    response.sha256 = loaded.sha256
+    response.size_bytes = loaded.size_bytes
+    response.device = loaded.engine.device
+    response.metadata.update(loaded.engine.metadata)
+    artefact = loaded.artefact
+    if artefact is None:
+        return
+    response.kind = artefact.kind
+    for column in artefact.columns:
+        response.domain.add(name=column.name, minimum=column.minimum, maximum=column.maximum)
+    if artefact.interval is not None:
+        response.interval.half_width_celsius = artefact.interval.half_width_celsius
+        response.interval.coverage = artefact.interval.coverage
+        response.interval.method = artefact.interval.method
+    response.training.seed = artefact.seed
+    response.training.epochs = artefact.epochs
+    response.training.training_loss = artefact.training_loss
+    response.training.validation_loss = artefact.validation_loss
+    response.training.dataset_sha256 = artefact.dataset_sha256
+    response.training.dataset_rows = artefact.dataset_rows
+
+
+class ConvertStream(Inlet):
+    """One call of `ConvertStream`: many requests, each answered once, in the order they came.
+
+    Answers may become ready in another order and on another thread; each waits for those before it. A request that
+    cannot be answered takes its place in the order with its error.
+    """
+
+    def __init__(self, outlet: Outlet, submit: Submit) -> None:
+        self._outlet = outlet
+        self._submit = submit
+        self._lock = Lock()
+        self._waiting: deque[Request] = deque()
+        self._half_closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether `MAX_STREAM_REQUESTS` wait for their answers."""
+        return len(self._waiting) >= MAX_STREAM_REQUESTS
+
+    def receive(self, message: bytes) -> None:
+        """Submit one request of the stream.
+
+        Raises:
+            MalformedError: the message is not a ConvertStreamRequest, so that not even its id is known.
+        """
+        parsed = parse(api.ConvertStreamRequest, message)
+        deadline = self._outlet.context.deadline_seconds
+        request = Request(ConvertStreamCodec(parsed), message, self._reply, monotonic(), deadline)
+        with self._lock:
+            self._waiting.append(request)
+        try:
+            self._submit(request)
+        except ServiceError as error:
+            request.outcome = error
+            self._reply(request)
+
+    def half_close(self) -> None:
+        """End the call once everything is answered."""
+        with self._lock:
+            self._half_closed = True
+            self._flush()
+
+    def cancel(self) -> None:
+        """Let nothing be run any more for this call."""
+        with self._lock:
+            for request in self._waiting:
+                request.cancelled = True
+
+    def _reply(self, _request: Request) -> None:
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send the answers that nothing stands before. The lock is held, so that they go out in order."""
+        while self._waiting and self._waiting[0].outcome is not None:
+            request = self._waiting.popleft()
+            assert isinstance(request.codec, ConvertStreamCodec)  # noqa: S101 - set in `receive`
+            outcome = request.outcome
+            if isinstance(outcome, CancelledError):
+                continue
+            self._outlet.send(
+                request.codec.encode_error(outcome) if isinstance(outcome, ServiceError) else outcome or []
+            )
+        if self._half_closed and not self._waiting:
+            self._outlet.close()

@@ -1,0 +1,326 @@
+"""The reference front, on grpcio's thread-based server.
+
+It is `grpc.server` and not `grpc.aio`: one request with a path that is not UTF-8 ends the latter's main loop.
+Each call holds a thread while it waits for its answer, so the pool bounds how many calls can share a batch.
+"""
+
+import contextlib
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import grpc
+import structlog
+
+from service.address import AddressError
+from service.calls import BatchedMethod, Body, Context, Inlet, Method, Request, StreamMethod, UnaryMethod
+from service.errors import (
+    CancelledError,
+    ExpiredError,
+    InternalError,
+    OverloadedError,
+    ServiceError,
+    UnimplementedError,
+)
+from service.runner import Runner
+from service.status import DETAILS_KEY, Code, code_of, details_of
+
+log = structlog.get_logger(__name__)
+
+_STATUS: Final = {status.value[0]: status for status in grpc.StatusCode}
+
+_MAX_UNSENT: Final = 64
+"""Messages of one stream that may wait to be sent before no further one is read from its client."""
+
+
+class CallObserver(Protocol):
+    """Is told of every call when it begins and when it ends."""
+
+    def started(self, path: str) -> None:
+        """Learn that a call of a method began."""
+
+    def handled(self, path: str, code: Code, seconds: float) -> None:
+        """Learn that a call ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcioOptions:
+    """Bounds of the front."""
+
+    address: str = "127.0.0.1:50051"
+    """`HOST:PORT` or `unix:PATH`; port 0 takes a free one."""
+    threads: int = 64
+    """Calls that are worked on at once. Half of them may be streams, which keep their thread as long as they last."""
+    max_concurrent_calls: int = 1024
+    """Calls that are worked on or wait for a thread; further ones are refused with RESOURCE_EXHAUSTED."""
+    max_message_bytes: int = 8 << 20
+    """Bytes of one message from a client; a larger one is refused with RESOURCE_EXHAUSTED."""
+
+
+class GrpcioFront:
+    """Serves methods over gRPC. `start` and `stop` are called once each."""
+
+    def __init__(
+        self, methods: Mapping[str, Method], runner: Runner, observer: CallObserver, options: GrpcioOptions
+    ) -> None:
+        self._runner = runner
+        self._options = options
+        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="grpcio")
+        self._server = grpc.server(
+            self._pool,
+            handlers=[_Handlers(methods, runner, observer, max_streams=max(1, options.threads // 2))],
+            options=[
+                ("grpc.max_receive_message_length", options.max_message_bytes),
+                ("grpc.max_send_message_length", -1),  # what may be asked for may be answered
+                ("grpc.so_reuseport", 0),  # a port in use is an error, not a port shared with a stranger
+            ],
+            maximum_concurrent_rpcs=options.max_concurrent_calls,
+        )
+
+    def start(self) -> str:
+        """Listen, and return the address with its real port.
+
+        Raises:
+            AddressError: the address is in use, or is none.
+        """
+        address = self._options.address
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressError(
+                f"cannot listen on {address}: it must be HOST:PORT or unix:PATH, and not in use"
+            ) from error
+        self._runner.start()
+        self._server.start()
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def stop(self, drain_seconds: float) -> bool:
+        """Refuse new calls, let those in flight finish, and tell whether all did within the time given."""
+        stopped = self._server.stop(drain_seconds)
+        finished = stopped.wait(drain_seconds)
+        stopped.wait()
+        self._runner.stop()
+        self._pool.shutdown()
+        return finished
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    """Finds the handler of a method by its path."""
+
+    def __init__(self, methods: Mapping[str, Method], runner: Runner, observer: CallObserver, max_streams: int) -> None:
+        self._runner = runner
+        self._observer = observer
+        self._stream_places = threading.BoundedSemaphore(max_streams)
+        self._handlers = {path: self._handler(method) for path, method in methods.items()}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:  # noqa: ANN401 - grpcio's, without types
+        """Return the handler for a path; for an unknown one a handler that says so, and is counted."""
+        path = handler_call_details.method
+        return self._handlers.get(path) or self._unknown(path)
+
+    def _handler(self, method: Method) -> Any:  # noqa: ANN401 - grpcio's, without types
+        if isinstance(method, BatchedMethod):
+            return self._unary(method.path, lambda body, context: _answer_batched(method, self._runner, body, context))
+        if isinstance(method, UnaryMethod):
+            return self._unary(method.path, lambda body, context: _answer_unary(method, body, context))
+        return self._stream(method)
+
+    def _unary(self, path: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> Any:  # noqa: ANN401 - as above
+        def call(body: bytes, context: grpc.ServicerContext) -> bytes:
+            with self._observed(path, context):
+                return answer(body, context)
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def _stream(self, method: StreamMethod) -> Any:  # noqa: ANN401 - grpcio's, without types
+        def call(messages: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            with self._observed(method.path, context), self._stream_place():
+                yield from _Stream(method, self._runner, context).answers(messages)
+
+        if not method.server_streams:
+            return grpc.stream_unary_rpc_method_handler(lambda messages, context: b"".join(call(messages, context)))
+        if not method.client_streams:
+            return grpc.unary_stream_rpc_method_handler(lambda message, context: call([message], context))
+        return grpc.stream_stream_rpc_method_handler(call)
+
+    def _unknown(self, path: str) -> Any:  # noqa: ANN401 - grpcio's, without types
+        def call(_messages: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            with self._observed(path, context):
+                raise UnimplementedError(f"no method {path}")
+            yield b""  # never reached: it makes this a generator, as grpcio needs
+
+        return grpc.stream_stream_rpc_method_handler(call)
+
+    @contextlib.contextmanager
+    def _observed(self, path: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Tell the observer of a call, and end it with the status of whatever error comes out of it."""
+        began = monotonic()
+        self._observer.started(path)
+        error: ServiceError | None = None
+        try:
+            yield
+        except ServiceError as raised:
+            error = raised
+        except GeneratorExit:  # grpcio gives up on a stream whose client left
+            error = CancelledError("the caller left")
+            raise
+        except Exception as fault:
+            error = InternalError()
+            log.error("call failed", method=path, error_id=error.id, exc_info=fault)
+        finally:
+            self._observer.handled(path, Code.OK if error is None else code_of(error), monotonic() - began)
+        if error is not None:
+            _abort(context, error)
+
+    @contextlib.contextmanager
+    def _stream_place(self) -> Iterator[None]:
+        if not self._stream_places.acquire(blocking=False):
+            raise OverloadedError("as many streams are open as this server takes: half of grpcio_threads")
+        try:
+            yield
+        finally:
+            self._stream_places.release()
+
+
+def _answer_batched(method: BatchedMethod, runner: Runner, body: bytes, context: grpc.ServicerContext) -> bytes:
+    done = threading.Event()
+    request = Request(method.codec, body, lambda _: done.set(), monotonic(), _deadline(context))
+
+    def abandon() -> None:
+        request.cancelled = True
+        done.set()
+
+    if not context.add_callback(abandon):
+        raise _ended(request.deadline_seconds)
+    runner.submit(request)
+    done.wait()  # at the deadline grpcio ends the call, which abandons it
+    if request.outcome is None:
+        raise _ended(request.deadline_seconds)
+    if isinstance(request.outcome, ServiceError):
+        raise request.outcome
+    return b"".join(request.outcome)
+
+
+def _answer_unary(method: UnaryMethod, body: bytes, context: grpc.ServicerContext) -> bytes:
+    known = _context(context)
+    answer = method.answer(body, known)
+    if known.initial_metadata:
+        context.send_initial_metadata(tuple(known.initial_metadata))
+    if known.trailing_metadata:
+        context.set_trailing_metadata(tuple(known.trailing_metadata))
+    return answer
+
+
+class _Stream:
+    """One streaming call: reads on a thread of its own, sends on the thread that grpcio gave the call."""
+
+    def __init__(self, method: StreamMethod, runner: Runner, context: grpc.ServicerContext) -> None:
+        self._grpc_context = context
+        self.context = _context(context)
+        self._changed = threading.Condition()
+        self._unsent: deque[bytes] = deque()
+        self._closed = False
+        self._error: ServiceError | None = None
+        self._turn = threading.Lock()  # the handler is told one thing at a time
+        self._inlet: Inlet = method.open(self, runner.submit)
+
+    # The outlet, as the handler sees it -------------------------------------------------------------------------------
+
+    def send(self, message: bytes | Body) -> None:
+        """Let a message wait to be sent."""
+        with self._changed:
+            if not self._closed:
+                self._unsent.append(message if isinstance(message, bytes) else b"".join(message))
+                self._changed.notify_all()
+
+    def close(self, error: ServiceError | None = None) -> None:
+        """End the call once everything is sent."""
+        with self._changed:
+            if not self._closed:
+                self._closed = True
+                self._error = error
+                self._changed.notify_all()
+
+    # The call ---------------------------------------------------------------------------------------------------------
+
+    def answers(self, messages: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield what the handler sends, until it closes; raise the error it closed with."""
+        if not self._grpc_context.add_callback(self._over):
+            raise _ended(self.context.deadline_seconds)
+        threading.Thread(target=self._read, args=(messages,), name="grpcio-reader", daemon=True).start()
+        sent_any = False
+        while (message := self._next()) is not None:
+            if not sent_any and self.context.initial_metadata:
+                self._grpc_context.send_initial_metadata(tuple(self.context.initial_metadata))
+            sent_any = True
+            yield message
+        if self.context.trailing_metadata:
+            self._grpc_context.set_trailing_metadata(tuple(self.context.trailing_metadata))
+        if self._error is not None:
+            raise self._error
+
+    def _next(self) -> bytes | None:
+        with self._changed:
+            while not self._unsent and not self._closed:
+                self._changed.wait()
+            self._changed.notify_all()
+            return self._unsent.popleft() if self._unsent else None
+
+    def _read(self, messages: Iterable[bytes]) -> None:
+        try:
+            for message in messages:
+                with self._turn:
+                    if self._closed:
+                        return
+                    self._inlet.receive(message)
+                self._wait_until_idle()
+            with self._turn:
+                if not self._closed:
+                    self._inlet.half_close()
+        except ServiceError as error:
+            self.close(error)
+        except Exception as fault:  # grpcio, too, raises a bare one: where the call is over
+            if not self._closed and self._grpc_context.is_active():
+                internal = InternalError()
+                log.error("stream failed", error_id=internal.id, exc_info=fault)
+                self.close(internal)
+
+    def _wait_until_idle(self) -> None:
+        with self._changed:
+            while not self._closed and (self._inlet.busy or len(self._unsent) >= _MAX_UNSENT):
+                self._changed.wait()
+
+    def _over(self) -> None:
+        """Learn from grpcio that the call has ended, in whatever way."""
+        self.close(_ended(self.context.deadline_seconds))
+        with self._turn:
+            self._inlet.cancel()
+
+
+def _context(context: grpc.ServicerContext) -> Context:
+    metadata = [(str(key), value) for key, value in context.invocation_metadata()]
+    return Context(metadata, _deadline(context))
+
+
+def _deadline(context: grpc.ServicerContext) -> float:
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else monotonic() + remaining
+
+
+def _ended(deadline_seconds: float) -> ServiceError:
+    """Say why a call is over that nobody here ended."""
+    if monotonic() >= deadline_seconds:
+        return ExpiredError("the deadline passed before the answer")
+    return CancelledError("the call was cancelled")
+
+
+def _abort(context: grpc.ServicerContext, error: ServiceError) -> None:
+    details = details_of(error)
+    if details is not None:
+        context.set_trailing_metadata((*(context.trailing_metadata() or ()), (DETAILS_KEY, details)))
+    context.abort(_STATUS[code_of(error)], error.message)

@@ -1,0 +1,103 @@
+"""Batches without a timer, for a front that has threads: one runner takes everything that waits, answers it, repeats.
+
+While a batch runs, the next one forms by itself; a request that finds the runner idle is answered at once.
+"""
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from service.calls import Request
+from service.dataplane import Dataplane, Run
+from service.errors import DrainingError, InternalError, OverloadedError
+
+
+class Runner:
+    """Answers submitted requests on a thread of its own.
+
+    Guarantees: each accepted request has its `reply` called exactly once, also when the runner stops. What waits is
+    bounded by `max_waiting_calls` and `max_waiting_bytes`; over them a request is refused at once. Runs of at least
+    `long_run_rows` go to a second thread, so that small requests do not wait behind large ones.
+    """
+
+    def __init__(
+        self, dataplane: Dataplane, *, max_waiting_calls: int, max_waiting_bytes: int, long_run_rows: int
+    ) -> None:
+        self._dataplane = dataplane
+        self._max_calls = max_waiting_calls
+        self._max_bytes = max_waiting_bytes
+        self._long_run_rows = long_run_rows
+        self._arrived = threading.Condition()
+        self._waiting: list[Request] = []
+        self._calls_in_hand = 0
+        self._bytes_in_hand = 0
+        self._stopping = False
+        self._long_runs = ThreadPoolExecutor(1, thread_name_prefix="long-runs")
+        self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def submit(self, request: Request) -> None:
+        """Let a request wait for the next batch.
+
+        Raises:
+            DrainingError: the runner is stopping.
+            OverloadedError: a limit on what waits is reached; the message names it.
+        """
+        with self._arrived:
+            if self._stopping:
+                raise DrainingError("the server is stopping")
+            if self._calls_in_hand >= self._max_calls:
+                raise OverloadedError(
+                    f"{self._calls_in_hand} calls wait already: max_waiting_calls is {self._max_calls}"
+                )
+            if self._bytes_in_hand + len(request.body) > self._max_bytes and self._calls_in_hand:
+                raise OverloadedError(
+                    f"{self._bytes_in_hand} bytes wait already: max_waiting_bytes is {self._max_bytes}"
+                )
+            self._calls_in_hand += 1
+            self._bytes_in_hand += len(request.body)
+            self._waiting.append(request)
+            self._arrived.notify()
+
+    def stop(self) -> None:
+        """Accept nothing more, answer what was accepted, and return when all of it is answered."""
+        with self._arrived:
+            self._stopping = True
+            self._arrived.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._long_runs.shutdown()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            runs = self._dataplane.plan(batch)
+            self._reply(request for request in batch if request.outcome is not None)
+            for run in runs:
+                if run.rows >= self._long_run_rows:
+                    self._long_runs.submit(self._execute, run)
+                else:
+                    self._execute(run)
+
+    def _take(self) -> list[Request]:
+        """Wait for requests and take all of them; an empty list means that there will be none."""
+        with self._arrived:
+            while not self._waiting and not self._stopping:
+                self._arrived.wait()
+            batch, self._waiting = self._waiting, []
+            return batch
+
+    def _execute(self, run: Run) -> None:
+        self._dataplane.execute(run)
+        self._reply(call.request for call in run.calls)
+
+    def _reply(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            with self._arrived:
+                self._calls_in_hand -= 1
+                self._bytes_in_hand -= len(request.body)
+            if request.outcome is None:
+                request.outcome = InternalError()
+            request.reply(request)

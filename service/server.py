@@ -1,0 +1,107 @@
+"""The composition root: makes every part, wires them, starts them in order, and drains them in order."""
+
+import threading
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from proto.repository import Repository
+from service import converter_api, health, reflection
+from service.address import split_host_port
+from service.config import Settings
+from service.dataplane import BatchLimits, Dataplane
+from service.engine import EngineOptions
+from service.front_grpcio import GrpcioFront, GrpcioOptions
+from service.health import Health
+from service.http_endpoint import HttpEndpoint
+from service.metrics import Metrics
+from service.models import Models
+from service.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+
+class Server:
+    """One process that serves the models of a repository.
+
+    `start` returns when calls are answered; `stop` drains. After `start`, `address` and `http_address` hold the real
+    ports. Making a Server reads nothing and opens nothing but the HTTP port.
+    """
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry | None = None) -> None:
+        self._settings = settings
+        self.models = Models(
+            Repository(settings.repository),
+            EngineOptions(
+                device=settings.device,
+                intra_op_threads=settings.intra_op_threads,
+                inter_op_threads=settings.inter_op_threads,
+                spinning=settings.spinning,
+            ),
+            latest=settings.latest_versions,
+            default_model=settings.default_model,
+        )
+        self.health = Health(self.models, [converter_api.SERVICE])
+        limits = api.Limits(
+            max_rows_per_request=settings.max_rows_per_request, max_message_bytes=settings.max_message_bytes
+        )
+        served = [
+            *converter_api.methods(self.models, limits),
+            *self.health.methods(),
+            *reflection.methods([converter_api.SERVICE, health.SERVICE]),
+        ]
+        metrics = Metrics(served, self.models)
+        registry = CollectorRegistry() if registry is None else registry
+        metrics.register(registry)
+        batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
+        runner = Runner(
+            Dataplane(self.models, metrics, batch_limits),
+            max_waiting_calls=settings.max_waiting_calls,
+            max_waiting_bytes=settings.max_waiting_bytes,
+            long_run_rows=settings.solo_rows,
+        )
+        self._front = GrpcioFront({method.path: method for method in served}, runner, metrics, _front_options(settings))
+        self._http = HttpEndpoint(*split_host_port(settings.http_listen), registry, lambda: self.health.ready)
+        self._stopped = threading.Event()
+        self.address = settings.listen
+        self.http_address = settings.http_listen
+
+    def start(self) -> None:
+        """Load the models, open the ports, and say that the server is ready.
+
+        Raises:
+            DeviceError: the device that was asked for cannot be had.
+            AddressError: an address cannot be listened on.
+        """
+        self.http_address = self._http.start()
+        self.models.load()
+        self.address = self._front.start()
+        self.health.accept(accepting=True)
+        models = self.models.catalogue.models
+        if not models:
+            log.warning(
+                "the repository holds no models; nothing can be answered", repository=str(self._settings.repository)
+            )
+        log.info("serving", grpc=self.address, http=self.http_address, ready=self.health.ready, models=sorted(models))
+
+    def stop(self) -> None:
+        """Say not ready, refuse new calls, finish those in flight, close. May be called more than once."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        log.info("draining", seconds=self._settings.drain_seconds)
+        self.health.accept(accepting=False)
+        if not self._front.stop(self._settings.drain_seconds):
+            log.warning("calls were cut off: they took longer than drain_seconds")
+        self._http.stop()
+        log.info("stopped")
+
+
+def _front_options(settings: Settings) -> GrpcioOptions:
+    return GrpcioOptions(
+        address=settings.listen,
+        threads=settings.grpcio_threads,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        max_message_bytes=settings.max_message_bytes,
+    )
