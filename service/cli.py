@@ -100,7 +100,7 @@ def convert_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="quicksilver convert",
         description="Convert temperatures in degrees Fahrenheit with a running server.",
-        epilog="Without temperatures they are read from standard input, separated by white space, commas or semicolons.",
+        epilog="Without temperatures they are read from standard input, split at white space, commas or semicolons.",
     )
     parser.add_argument(
         "fahrenheit", nargs="*", type=float, metavar="FAHRENHEIT", help="temperatures, for example 98.6"
