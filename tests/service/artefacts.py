@@ -83,7 +83,7 @@ def make_softmax() -> bytes:
 
 
 def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto], metadata: dict[str, str]) -> bytes:
-    shape = ["batch", 1]
+    shape: list[str | int | None] = ["batch", 1]
     graph = helper.make_graph(
         nodes,
         "converter",

@@ -1,0 +1,147 @@
+"""Bytes to queries and answers to bytes: what we write ourselves is what protobuf would have written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from proto.repository import Repository
+from service.codec import ConvertCodec, ConvertStreamCodec
+from service.engine import EngineOptions
+from service.errors import InvalidRequestError, MalformedError, UnsupportedError
+from service.models import LoadedVersion, load_version
+from service.query import Answer, ConvertQuery, OnExtrapolation
+from service.wire import packed_floats, varint
+from tests.service.artefacts import HALF_WIDTH_CELSIUS, make_artefact
+
+FLOATS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False))
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> LoadedVersion:
+    """A loaded converter."""
+    repository = Repository(Path(tmp_path_factory.mktemp("models")))
+    repository.publish("linear", make_artefact())
+    return load_version(repository, "linear", 1, EngineOptions(device="cpu"))
+
+
+def _query(**options: object) -> ConvertQuery:
+    return replace(ConvertQuery("linear", None, np.zeros(1, np.float32)), **options)  # type: ignore[arg-type] # any option
+
+
+@given(celsius=FLOATS, data=st.data())
+def test_an_answer_parses_as_the_message_it_stands_for(
+    version: LoadedVersion, celsius: NDArray[np.float32], data: st.DataObject
+) -> None:
+    """Written by hand and parsed by protobuf, an answer has every field as it was, in canonical bytes."""
+    outside = data.draw(hnp.arrays(np.bool_, len(celsius)))
+    interval = data.draw(st.booleans())
+    answer = Answer(version, [celsius.reshape(-1, 1)], outside)
+    written = b"".join(ConvertCodec().encode(_query(interval=interval), answer))
+
+    expected = api.ConvertResponse(model="linear", version=1, celsius=celsius.tolist())
+    expected.domain_status = api.DOMAIN_STATUS_OUTSIDE if outside.any() else api.DOMAIN_STATUS_INSIDE
+    expected.extrapolated_rows.extend(np.flatnonzero(outside).tolist())
+    if interval:
+        half_width = np.where(outside, np.float32(np.nan), np.float32(HALF_WIDTH_CELSIUS))
+        with np.errstate(over="ignore"):
+            expected.interval.celsius_lower.extend((celsius - half_width).tolist())
+            expected.interval.celsius_upper.extend((celsius + half_width).tolist())
+        expected.interval.coverage = 0.8
+    assert written == expected.SerializeToString()
+
+
+@given(value=st.integers(0, 1 << 63))
+def test_varints_are_protobufs(value: int) -> None:
+    """A whole number of any size is written as protobuf writes it."""
+    message = api.TrainingRun(dataset_rows=value) if value < 1 << 63 else None
+    if message is not None and value:
+        assert message.SerializeToString() == b"\x30" + varint(value)
+
+
+def test_no_values_make_no_field() -> None:
+    """An empty list is not written, as in proto3."""
+    assert packed_floats(3, np.zeros(0, np.float32)) == []
+
+
+@pytest.mark.parametrize("step", [1, 2, -1])
+def test_any_memory_layout_is_written_in_order(step: int) -> None:
+    """Rows that do not lie one after the other in memory are still written one after the other."""
+    values = np.arange(10, dtype=np.float32)[::step]
+    parsed = api.ConvertResponse.FromString(b"".join(packed_floats(3, values)))
+    assert list(parsed.celsius) == values.tolist()
+
+
+def test_floats_that_are_not_packed_are_read_too() -> None:
+    """A client that writes each float with a tag of its own, as it may, is understood."""
+    body = b"".join(b"\x25" + np.float32(value).tobytes() for value in (32, 212))
+    assert ConvertCodec().decode(body).rows.tolist() == [32.0, 212.0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (api.ConvertRequest(), "fahrenheit"),
+        (api.ConvertRequest(fahrenheit=[1], version=0), "version"),
+        (api.ConvertRequest(fahrenheit=[1], version=-3), "version"),
+        (api.ConvertRequest(fahrenheit=[1], label=""), "label"),
+        (api.ConvertRequest(fahrenheit=[1], on_extrapolation=9), "on_extrapolation"),  # type: ignore[arg-type] # no such value
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_by_field(request_: api.ConvertRequest, field: str) -> None:
+    """The error names the field that is wrong."""
+    with pytest.raises(InvalidRequestError) as caught:
+        ConvertCodec().decode(request_.SerializeToString())
+    assert caught.value.violations[0].field == field
+
+
+def test_bytes_that_are_no_message_are_refused() -> None:
+    """Garbage is named as such."""
+    with pytest.raises(MalformedError, match=r"quicksilver\.v1\.ConvertRequest"):
+        ConvertCodec().decode(b"\xff\xff\xff")
+
+
+def test_a_version_and_a_label_are_read() -> None:
+    """Which version shall answer comes through."""
+    assert ConvertCodec().decode(api.ConvertRequest(fahrenheit=[1], version=3).SerializeToString()).choice == 3
+    assert (
+        ConvertCodec().decode(api.ConvertRequest(fahrenheit=[1], label="canary").SerializeToString()).choice == "canary"
+    )
+
+
+def test_an_unknown_domain_is_said_to_be_unknown(version: LoadedVersion) -> None:
+    """No flag is not the same as inside."""
+    answer = Answer(version, [np.ones((1, 1), np.float32)], None)
+    parsed = api.ConvertResponse.FromString(b"".join(ConvertCodec().encode(_query(), answer)))
+    assert parsed.domain_status == api.DOMAIN_STATUS_UNKNOWN
+    with pytest.raises(UnsupportedError):
+        ConvertCodec().encode(_query(interval=True), answer)
+
+
+def test_nobody_looks_where_nobody_was_asked_to(version: LoadedVersion) -> None:
+    """`ON_EXTRAPOLATION_IGNORE` leaves the status out."""
+    answer = Answer(version, [np.ones((1, 1), np.float32)], np.array([True]))
+    query = _query(on_extrapolation=OnExtrapolation.IGNORE)
+    parsed = api.ConvertResponse.FromString(b"".join(ConvertCodec().encode(query, answer)))
+    assert parsed.domain_status == api.DOMAIN_STATUS_UNSPECIFIED
+    assert not parsed.extrapolated_rows
+
+
+@given(identifier=st.text(max_size=20))
+def test_a_stream_answer_carries_its_id(version: LoadedVersion, identifier: str) -> None:
+    """Whatever the id is, it comes back, with the answer and with the error."""
+    message = api.ConvertStreamRequest(id=identifier, request=api.ConvertRequest(fahrenheit=[32]))
+    codec = ConvertStreamCodec(message)
+    query = codec.decode(b"")
+    answer = Answer(version, [np.array([[7.5]], np.float32)], np.array([False]))
+    parsed = api.ConvertStreamResponse.FromString(b"".join(codec.encode(query, answer)))
+    assert (parsed.id, list(parsed.response.celsius)) == (identifier, [7.5])
+
+    failed = api.ConvertStreamResponse.FromString(b"".join(codec.encode_error(InvalidRequestError("x", "is wrong"))))
+    assert (failed.id, failed.error.code, failed.error.message) == (identifier, 3, "x: is wrong")
