@@ -216,16 +216,20 @@ def _fault(value: float, lowest: float, unit: str) -> str | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Row numbers from 0, ascending, each row in one of the two: `training` is fitted to, `validation` is not."""
+    """Row numbers from 0, ascending, each row in one of the two: `training` is fitted to, `validation` is not.
+
+    `name` says how the split was made, so that it can be made again.
+    """
 
     training: NDArray[np.int64]
     validation: NDArray[np.int64]
+    name: str = "custom"
 
 
 def published_split(which: PublishedSplit = "first") -> Split:
     """One of the two published splits of the eleven readings: 9 rows to train on, 2 held out."""
     held_out = np.array(_HELD_OUT[which])
-    return Split(np.setdiff1d(np.arange(len(_BUILT_IN_CELSIUS)), held_out), held_out)
+    return Split(np.setdiff1d(np.arange(len(_BUILT_IN_CELSIUS)), held_out), held_out, f"published, {which}")
 
 
 def seeded_split(rows: int, seed: int, fraction: float = 0.2) -> Split:
@@ -238,4 +242,5 @@ def seeded_split(rows: int, seed: int, fraction: float = 0.2) -> Split:
     if rows - held_out < MINIMUM_ROWS - 1:
         raise SplitError(f"holding out {held_out} of {rows} rows leaves {rows - held_out} to train on; it takes two")
     order = np.random.default_rng(seed).permutation(rows)
-    return Split(np.sort(order[held_out:]), np.sort(order[:held_out]))
+    name = f"seeded, seed {seed}, fraction {fraction:g}"
+    return Split(np.sort(order[held_out:]), np.sort(order[:held_out]), name)

@@ -55,3 +55,7 @@ class CoverageError(TrainingError):
 
 class ExportError(TrainingError):
     """The exported file does not answer as the fitted model does, or is not a valid model."""
+
+
+class PublishError(TrainingError):
+    """A file is not an ONNX model, or its metadata is missing or wrong, so it does not go into a repository."""

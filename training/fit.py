@@ -6,8 +6,9 @@
 Optimizers go by their names in `torch.optim`, in lower case: see `training.options`.
 """
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -23,6 +24,9 @@ from training.options import Architecture, FitOptions, Optimizer, default_option
 
 # A training loss so many times above the larger of its first value and the target's variance has exploded.
 EXPLOSION: Final = 1e4
+
+# Up to so many numbers in the features, one thread is the faster.
+ONE_THREAD_NUMBERS: Final = 20_000
 
 _OPTIMIZERS: Final[dict[Optimizer, Callable[..., torch.optim.Optimizer]]] = {
     "sgd": torch.optim.SGD,
@@ -85,6 +89,12 @@ class Fitted:
         return self.gradients.get("hidden_linear.weight")
 
     @property
+    def training_range(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Least and greatest value [N_in] of each column in the training rows: where the model may be trusted."""
+        rows = self.dataset.features[self.split.training]
+        return rows.min(axis=0), rows.max(axis=0)
+
+    @property
     def training_loss(self) -> float:
         """Mean squared error in °C² of the fitted parameters over the training rows."""
         return self._loss(self.split.training)
@@ -109,6 +119,11 @@ def fit(
         DivergedError: the training loss became infinite or exploded.
     """
     check_training_rows(dataset, split)
+    with fitting_threads(dataset.features.size):
+        return _fit(model, dataset, split, options, progress)
+
+
+def _fit(model: Converter, dataset: Dataset, split: Split, options: FitOptions, progress: Progress) -> Fitted:
     training = _tensors(dataset, split.training)
     validation = _tensors(dataset, split.validation)
     optimizer = make_optimizer(options, model.parameters())
@@ -163,6 +178,21 @@ def make_optimizer(options: FitOptions, parameters: Iterable[Tensor]) -> torch.o
 def explosion_limit(dataset: Dataset) -> float:
     """The loss in °C² above which a fit has diverged, whatever it began with."""
     return EXPLOSION * float(np.var(dataset.celsius))
+
+
+@contextlib.contextmanager
+def fitting_threads(numbers: int) -> Iterator[None]:
+    """Let torch use one thread while a batch holds few numbers: threads would wait for each other longer than compute.
+
+    It also makes the result of a small fit the same on every number of cores.
+    """
+    before = torch.get_num_threads()
+    if numbers <= ONE_THREAD_NUMBERS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Keeper:

@@ -4,6 +4,7 @@ The scaling stands inside each module, so that the exported graph takes plain °
 `forward`.
 """
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -123,11 +124,23 @@ class Converter(nn.Module):
             values = layer(values)
         return values
 
-    def predict(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    def predict(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
         """Answers in °C, float64 [N], for features [N, N_in]: computed in float32 as the exported model does."""
         with torch.no_grad():
             answers: NDArray[np.float32] = self(torch.tensor(features, dtype=torch.float32))[:, 0].numpy()
         return answers.astype(np.float64)
+
+    def affine(self) -> tuple[NDArray[np.float64], float]:
+        """Slopes [N_in] in °C per unit of each column, and the answer in °C at zero: all there is to a linear model."""
+        exact = self.in_double()
+        with torch.no_grad():
+            corners = torch.cat([torch.zeros(1, self.n_inputs), torch.eye(self.n_inputs)]).double()
+            answers = exact(corners)[:, 0].numpy()
+        return answers[1:] - answers[0], float(answers[0])
+
+    def in_double(self) -> "Converter":
+        """A copy of this converter that computes in float64, with the same parameters."""
+        return copy.deepcopy(self).double()
 
     def parameter_count(self) -> int:
         """How many numbers were fitted."""
@@ -138,7 +151,7 @@ class Converter(nn.Module):
         described: dict[str, Any] = {
             "n_inputs": self.n_inputs,
             "scaling": type(self.scaling).__name__.lower(),
-            "modules": {name: repr(layer) for name, layer in self.named_children()},
+            "parameters": {name: list(parameter.shape) for name, parameter in self.named_parameters()},
         }
         if self.architecture.kind == "mlp":
             described |= {"hidden": list(self.architecture.hidden), "activation": self.architecture.activation}
