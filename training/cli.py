@@ -42,10 +42,10 @@ COMMANDS: Final = {
 def main(words: Sequence[str]) -> int:
     """Run the command that `words` begin with, and return the exit code: 1 for a refusal, which is one line."""
     command = COMMANDS[words[0]]
-    module = cast("_Module", importlib.import_module(command.module))
-    parser = argparse.ArgumentParser(prog=f"quicksilver {words[0]}", description=command.description)
-    module.add_arguments(parser)
     try:
+        module = cast("_Module", importlib.import_module(command.module))
+        parser = argparse.ArgumentParser(prog=f"quicksilver {words[0]}", description=command.description)
+        module.add_arguments(parser)
         return module.run(parser.parse_args(words[1:]))
     except (TrainingError, RepositoryError, ArtefactError) as error:
         return _complain(words[0], str(error), 1)

@@ -11,21 +11,17 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from proto.artefact import Interval
 from training import arguments as shared
-from training import interval, progress
+from training import interval, progress, terminal
 from training.fit import Fitted, train
 from training.leave_one_out import MAXIMUM_REFITS, LeaveOneOut, leave_one_out
 from training.metrics import Errors, LawErrors, LawReport, errors, law_report
 from training.options import KINDS, Architecture, Kind, default_options
-
-_PIPED_WIDTH: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +98,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(as_json(evaluations))  # noqa: T201 - this is what was asked for
     else:
-        console = Console(highlight=False)
-        console = console if console.is_terminal else Console(highlight=False, width=_PIPED_WIDTH)
-        console.print(table(evaluations, f"{len(dataset)} readings ({dataset.source}), split: {split.name}"))
+        console = terminal.console()
+        console.print(table(evaluations, f"{len(dataset)} readings ({dataset.source}; split: {split.name})"))
         for line in verdict(evaluations):
-            console.print(Text(line))
+            console.print(line, markup=False)
     return 0
 
 
@@ -123,10 +118,7 @@ def as_json(evaluations: Sequence[Evaluation]) -> str:
 
 def table(evaluations: Sequence[Evaluation], title: str) -> Table:
     """The evaluations side by side, a column each."""
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    shown.add_column("")
-    for evaluation in evaluations:
-        shown.add_column(evaluation.kind, justify="right")
+    shown = terminal.table(escape(title), "", *[evaluation.kind for evaluation in evaluations])
     cells = [dict(_rows(evaluation)) for evaluation in evaluations]
     for label in cells[0]:
         shown.add_row(label, *[column[label] for column in cells])
@@ -175,26 +167,27 @@ def verdict(evaluations: Sequence[Evaluation]) -> list[str]:
     if not {"linear", "mlp"} <= set(by_kind):
         return []
     linear, mlp = _measures(by_kind["linear"]), _measures(by_kind["mlp"])
-    worse = [_against(name, mlp[name], linear[name]) for name in linear if mlp[name] > linear[name]]
-    better = [_against(name, mlp[name], linear[name]) for name in linear if mlp[name] <= linear[name]]
-    return [
-        "",
-        f"the mlp is worse than the linear model by: {'; '.join(worse) or 'none of these measures'}",
-        f"the mlp is no worse than the linear model by: {'; '.join(better) or 'none of these measures'}",
-    ]
+    worse = [name for name in linear if mlp[name] > linear[name]]
+    better = [name for name in linear if name not in worse]
+    lines = [""]
+    for names, judgement in ((worse, "worse than"), (better, "no worse than")):
+        if names:
+            lines.append(f"The mlp is {judgement} the linear model in")
+            lines += [f"  {name}: {mlp[name]:.2f} against {linear[name]:.2f}" for name in names]
+    return lines
 
 
 def _measures(evaluation: Evaluation) -> dict[str, float]:
     measures = {
-        "training loss": evaluation.training.mean_squared_error,
-        "validation loss": evaluation.validation.mean_squared_error,
-        "leave-one-out loss": evaluation.left_out.errors.mean_squared_error,
+        "training loss (°C²)": evaluation.training.mean_squared_error,
+        "validation loss (°C²)": evaluation.validation.mean_squared_error,
+        "leave-one-out loss (°C²)": evaluation.left_out.errors.mean_squared_error,
     }
     if evaluation.law is not None:
-        measures["mean error against the law over the readings"] = evaluation.law.readings_range.mean_absolute_error
-        measures["mean error against the law outside the training range"] = evaluation.law.outside.mean_absolute_error
+        measures["mean error against the law over all readings (°C)"] = (
+            evaluation.law.readings_range.mean_absolute_error
+        )
+        measures["mean error against the law outside the training range (°C)"] = (
+            evaluation.law.outside.mean_absolute_error
+        )
     return measures
-
-
-def _against(name: str, mlp: float, linear: float) -> str:
-    return f"{name} ({mlp:.2f} against {linear:.2f})"

@@ -13,14 +13,13 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from training import arguments as shared
-from training import progress
-from training.dataset import Dataset, Split, built_in, published_split
+from training import progress, terminal
+from training.dataset import Dataset, built_in, published_split
 from training.ensemble import Histories, fit_together
-from training.fit import Fitted, Progress, train
+from training.fit import Fitted, Progress, train, unwatched
 from training.models import PUBLISHED_SCALE, build_for
 from training.options import PUBLISHED, Architecture
 
@@ -77,17 +76,28 @@ def losses_at(fitted: Fitted, epochs: Sequence[int]) -> dict[int, Losses]:
     return {epoch: Losses(history.training[epoch - 1], history.validation[epoch - 1]) for epoch in epochs}
 
 
-def least_squares(dataset: Dataset, rows: NDArray[np.int64]) -> tuple[Line, float]:
-    """The exact optimum of the linear model on scaled readings, and its mean squared error in °C²; in float64."""
+def least_squares(dataset: Dataset, rows: NDArray[np.int64]) -> Line:
+    """The exact optimum of the linear model on scaled readings; in float64."""
     scaled = PUBLISHED_SCALE * dataset.features[rows]
-    design = np.hstack([scaled, np.ones_like(scaled)])
-    solution = np.linalg.lstsq(design, dataset.celsius[rows])[0]
-    residuals = design @ solution - dataset.celsius[rows]
-    return Line(float(solution[0]), float(solution[1])), float(np.mean(residuals**2))
+    solution = np.linalg.lstsq(np.hstack([scaled, np.ones_like(scaled)]), dataset.celsius[rows])[0]
+    return Line(float(solution[0]), float(solution[1]))
 
 
-def run_mlp_seeds(dataset: Dataset, split: Split, seeds: Sequence[int], watch: Progress) -> Histories:
-    """Fit the published MLP from each seed, all of them stacked."""
+def mean_squared_error(line: Line, dataset: Dataset, rows: NDArray[np.int64]) -> float:
+    """Of a line's answers to some readings, in °C²; in float64."""
+    answers = line.weight * PUBLISHED_SCALE * dataset.features[rows, 0] + line.bias
+    return float(np.mean((answers - dataset.celsius[rows]) ** 2))
+
+
+def run_linear(seed: int, watch: Progress = unwatched) -> Fitted:
+    """Fit the linear model as published, from a seed."""
+    options = dataclasses.replace(PUBLISHED["linear"], seed=seed)
+    return train(built_in(), published_split(), Architecture("linear"), options, watch)
+
+
+def run_mlp(seeds: Sequence[int], watch: Progress = unwatched) -> Histories:
+    """Fit the MLP as published from each seed, all of them stacked."""
+    dataset, split = built_in(), published_split()
     models = [build_for(dataset, split.training, Architecture("mlp"), seed) for seed in seeds]
     return fit_together(models, dataset, [split] * len(models), PUBLISHED["mlp"], watch)
 
@@ -109,16 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train both as published and print the comparison. Return 1 where the linear run is out of tolerance."""
-    dataset, split = built_in(), published_split()
-    options = dataclasses.replace(PUBLISHED["linear"], seed=arguments.seed)
-    with progress.shown("linear", options.epochs) as watch:
-        linear = train(dataset, split, Architecture("linear"), options, watch)
+    with progress.shown("linear", PUBLISHED["linear"].epochs) as watch:
+        linear = run_linear(arguments.seed, watch)
     seeds = range(arguments.seed, arguments.seed + arguments.mlp_seeds)
     with progress.shown(f"mlp from {len(seeds)} seeds, mean", PUBLISHED["mlp"].epochs) as watch:
-        mlp = run_mlp_seeds(dataset, split, seeds, watch)
+        mlp = run_mlp(seeds, watch)
     ours = losses_at(linear, list(PUBLISHED_LINEAR))
     verdict = judge(ours)
-    console = Console(highlight=False)
+    console = terminal.console()
     console.print(_linear_table(ours, arguments.seed))
     console.print(_line_table(linear))
     console.print(_mlp_table(mlp, seeds))
@@ -126,16 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if verdict.passed else 1
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    return table
-
-
 def _linear_table(ours: Mapping[int, Losses], seed: int) -> Table:
-    table = _table(f"linear, seed {seed}: loss in °C²", "epoch", "loss", "published", "ours", "difference")
+    table = terminal.table(f"linear, seed {seed}: loss in °C²", "epoch", "loss", "published", "ours", "difference")
     for epoch, published in PUBLISHED_LINEAR.items():
         for name, theirs, mine in zip(Losses._fields, published, ours[epoch], strict=True):
             table.add_row(f"{epoch:,}", name, f"{theirs:.4f}", f"{mine:.4f}", f"{mine - theirs:+.4f}")
@@ -146,24 +146,27 @@ def _line_table(linear: Fitted) -> Table:
     """The fitted line beside the published one and the exact optimum of the same nine samples, on scaled readings."""
     slopes, intercept = linear.model.affine()
     ours = Line(float(slopes[0]) / PUBLISHED_SCALE, intercept)
-    optimum, loss = least_squares(linear.dataset, linear.split.training)
-    table = _table(
-        "\nlinear: parameters on scaled readings", "parameter", "published", "ours", "difference", "least squares"
+    dataset, split = linear.dataset, linear.split
+    everything = np.arange(len(dataset))
+    nine, eleven = least_squares(dataset, split.training), least_squares(dataset, everything)
+    table = terminal.table(
+        "\nlinear: parameters on scaled readings, beside the exact least-squares optimum",
+        *("", "published", "ours", "difference", "optimum of the 9 trained on", "of all 11"),
     )
-    for name, theirs, mine, exact in zip(Line._fields, PUBLISHED_LINE, ours, optimum, strict=True):
-        table.add_row(name, f"{theirs:.4f}", f"{mine:.4f}", f"{mine - theirs:+.4f}", f"{exact:.5f}")
-    validation = linear.dataset.celsius[linear.split.validation]
-    answers = optimum.weight * PUBLISHED_SCALE * linear.dataset.features[linear.split.validation, 0] + optimum.bias
-    table.add_row("training loss at the end", "", f"{linear.training_loss:.4f}", "", f"{loss:.5f}")
-    exact_validation = float(np.mean((answers - validation) ** 2))
-    table.add_row("validation loss at the end", "", f"{linear.validation_loss:.4f}", "", f"{exact_validation:.5f}")
+    for name, theirs, mine, *exact in zip(Line._fields, PUBLISHED_LINE, ours, nine, eleven, strict=True):
+        figures = (f"{theirs:.4f}", f"{mine:.4f}", f"{mine - theirs:+.4f}", *[f"{value:.5f}" for value in exact])
+        table.add_row(name, *figures)
+    trained_on = (mean_squared_error(nine, dataset, split.training), mean_squared_error(eleven, dataset, everything))
+    table.add_row("loss on them", "", f"{linear.training_loss:.4f}", "", *[f"{loss:.5f}" for loss in trained_on])
+    held_out = mean_squared_error(nine, dataset, split.validation)
+    table.add_row("validation loss", "", f"{linear.validation_loss:.4f}", "", f"{held_out:.5f}", "")
     return table
 
 
 def _mlp_table(histories: Histories, seeds: range) -> Table:
-    table = _table(
+    table = terminal.table(
         f"\nmlp, seeds {seeds[0]} … {seeds[-1]}: loss in °C²",
-        *("epoch", "loss", "published", "our median", "least", "greatest", "seeds below the published"),
+        *("epoch", "loss", "published", "our median", "least", "greatest", "seeds below"),
     )
     for epoch, published in PUBLISHED_MLP.items():
         for name, theirs in zip(Losses._fields, published, strict=True):
@@ -175,9 +178,9 @@ def _mlp_table(histories: Histories, seeds: range) -> Table:
 
 
 def _verdict_text(verdict: Verdict) -> str:
-    outcome = "reproduced" if verdict.passed else "NOT REPRODUCED"
+    outcome = "Reproduced" if verdict.passed else "NOT REPRODUCED"
     return (
-        f"\n{outcome}: at epoch {JUDGED_EPOCH:,} the linear training loss is "
-        f"{verdict.training_difference:+.4f} from the published one (±{TRAINING_TOLERANCE} allowed), "
-        f"the validation loss {verdict.validation_difference:+.4f} (±{VALIDATION_TOLERANCE} allowed)"
+        f"\n{outcome}: at epoch {JUDGED_EPOCH:,} the linear run is from the published one\n"
+        f"  {verdict.training_difference:+.4f} °C² in training loss (± {TRAINING_TOLERANCE} allowed)\n"
+        f"  {verdict.validation_difference:+.4f} °C² in validation loss (± {VALIDATION_TOLERANCE} allowed)"
     )

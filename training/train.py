@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proto.repository import Repository
+from proto.repository import Repository, check_name
 from training import arguments as shared
 from training.dataset import Dataset
 from training.options import ACTIVATIONS, KINDS, OPTIMIZERS, Architecture, FitOptions, default_options
@@ -57,9 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _misused("--unless-published needs --publish")
     if arguments.kind != "mlp" and (arguments.hidden or arguments.activation):
         return _misused(f"--hidden and --activation belong to an mlp, not to a {arguments.kind} model")
-    name = arguments.name or arguments.kind
+    name = check_name(arguments.name or arguments.kind)
     if arguments.unless_published and (versions := Repository(arguments.publish).versions(name)):
-        _say(f"{name}/{versions[-1]} is in {_directory(arguments.publish)} already: nothing to do")
+        _say(f"{name}/{versions[-1]} is in {arguments.publish}/ already: nothing to do")
         return 0
     _train(arguments, name)
     return 0
@@ -100,7 +100,7 @@ def _deliver(arguments: argparse.Namespace, name: str, fitted: "Fitted", stated:
         _say(f"wrote {arguments.output} ({len(model):,} bytes)")
     if arguments.publish is not None:
         version = publish.publish(Repository(arguments.publish), name, model)
-        _say(f"published {name}/{version} to {_directory(arguments.publish)}")
+        _say(f"published {name}/{version} to {arguments.publish}/")
 
 
 def architecture_of(arguments: argparse.Namespace) -> Architecture:
@@ -164,10 +164,6 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
-
-
-def _directory(path: Path) -> str:
-    return f"{path}/"
 
 
 def _say(text: str) -> None:
