@@ -66,8 +66,18 @@ def draw(picture: Picture) -> DrawnPicture:
     return DrawnPicture(picture, light=plots.png(picture.draw(LIGHT)), dark=plots.png(picture.draw(DARK)))
 
 
+def _keep_units(value: object) -> object:
+    """Tie a unit to its number, so that no line ends between them."""
+    return value.replace(" °", "\N{NO-BREAK SPACE}°") if isinstance(value, str) else value
+
+
 _TEMPLATES: Final = Environment(
-    loader=PackageLoader("training"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=PackageLoader("training"),
+    autoescape=True,
+    finalize=_keep_units,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 
 

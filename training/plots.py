@@ -183,7 +183,8 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     for index, height in enumerate(heights):
         clusters.append([height - index * gap])
         while len(clusters) > 1 and _mean(clusters[-2]) > _mean(clusters[-1]):
-            clusters[-2] += clusters.pop()
+            violator = clusters.pop()
+            clusters[-1] += violator
     pooled = itertools.chain.from_iterable([_mean(cluster)] * len(cluster) for cluster in clusters)
     return [height + index * gap for index, height in enumerate(pooled)]
 
