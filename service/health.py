@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2 as pb
 
 from service.calls import Inlet, Method, Outlet, StreamMethod, Submit
 from service.codec import parse, unary
-from service.errors import UnknownModelError
+from service.errors import DrainingError, ServiceError, UnknownModelError
 from service.models import Models
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -38,16 +38,21 @@ class Health:
         """Whether the server accepts calls and every model answers."""
         return self._accepting and self._models.catalogue.ready
 
-    def accept(self, accepting: bool) -> None:  # noqa: FBT001 - the one thing it says
-        """Learn that the server accepts calls, or no longer does."""
-        self._accepting = accepting
+    def accept(self) -> None:
+        """Learn that the server accepts calls."""
+        self._accepting = True
         self.changed()
+
+    def drain(self) -> None:
+        """Learn that no more calls are accepted: tell the watchers, and end their calls, which would last for ever."""
+        self._accepting = False
+        for watch in self._all_watches():
+            watch.update()
+            watch.end(DrainingError("the server is stopping"))
 
     def changed(self) -> None:
         """Tell the watchers, after the models changed."""
-        with self._lock:
-            watches = list(self._watches)
-        for watch in watches:
+        for watch in self._all_watches():
             watch.update()
 
     def states(self) -> dict[str, int]:
@@ -78,6 +83,10 @@ class Health:
 
     def _watch(self, outlet: Outlet, _submit: Submit) -> Inlet:
         return _Watch(self, outlet)
+
+    def _all_watches(self) -> "list[_Watch]":
+        with self._lock:
+            return list(self._watches)
 
     def _add(self, watch: "_Watch") -> None:
         with self._lock:
@@ -113,6 +122,10 @@ class _Watch(Inlet):
             if status != self._sent:
                 self._sent = status
                 self._outlet.send(pb.HealthCheckResponse(status=status).SerializeToString())
+
+    def end(self, error: ServiceError) -> None:
+        """End the call from this side."""
+        self._outlet.close(error)
 
     def half_close(self) -> None:
         """Go on: the client of a server stream sends one message and listens."""

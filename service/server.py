@@ -77,7 +77,7 @@ class Server:
         self.http_address = self._http.start()
         self.models.load()
         self.address = self._front.start()
-        self.health.accept(accepting=True)
+        self.health.accept()
         models = self.models.catalogue.models
         if not models:
             log.warning(
@@ -85,17 +85,22 @@ class Server:
             )
         log.info("serving", grpc=self.address, http=self.http_address, ready=self.health.ready, models=sorted(models))
 
-    def stop(self) -> None:
-        """Say not ready, refuse new calls, finish those in flight, close. May be called more than once."""
+    def stop(self) -> bool:
+        """Say not ready, refuse new calls, finish those in flight, close. Tell whether all of them finished in time.
+
+        May be called more than once; only the first call does anything.
+        """
         if self._stopped.is_set():
-            return
+            return True
         self._stopped.set()
         log.info("draining", seconds=self._settings.drain_seconds)
-        self.health.accept(accepting=False)
-        if not self._front.stop(self._settings.drain_seconds):
+        self.health.drain()
+        finished = self._front.stop(self._settings.drain_seconds)
+        if not finished:
             log.warning("calls were cut off: they took longer than drain_seconds")
         self._http.stop()
         log.info("stopped")
+        return finished
 
 
 def _front_options(settings: Settings) -> GrpcioOptions:

@@ -10,6 +10,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from proto.repository import Repository
+from service.models import Catalogue
 from service.reflection import SERVICES
 from service.server import Server
 from tests.service.conftest import StartServer
@@ -83,9 +84,11 @@ def test_a_watch_tells_every_change_once(server: Server, watch: Any) -> None:  #
     call = watch("models/linear")
     assert next(call).status == SERVING
     server.health.changed()  # nothing did
-    server.health.accept(accepting=False)
-    assert next(call).status == NOT_SERVING
-    server.health.accept(accepting=True)
+    server.models.catalogue = Catalogue({}, None)
+    server.health.changed()
+    assert next(call).status == SERVICE_UNKNOWN
+    server.models.load()
+    server.health.changed()
     assert next(call).status == SERVING
 
 
@@ -100,14 +103,14 @@ def test_a_watch_on_an_unknown_name_waits_for_it(server: Server, repository: Rep
 
 
 def test_watches_do_not_keep_a_server_from_stopping(server: Server, watch: Any) -> None:  # noqa: ANN401 - the fixture above
-    """A drain tells the watchers and then ends their calls."""
+    """A drain tells the watchers first, and then ends their calls at once."""
     call = watch("")
     assert next(call).status == SERVING
-    server.stop()
-    seen: list[int] = []
-    with pytest.raises(grpc.RpcError):
-        seen.extend(answer.status for answer in call)
-    assert server.health.states()[""] == NOT_SERVING
+    assert server.stop()
+    assert next(call).status == NOT_SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_reflection_describes_the_services(channel: grpc.Channel) -> None:
