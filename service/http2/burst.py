@@ -1,0 +1,237 @@
+"""The burst is the batch: whatever became complete in one turn of the event loop is answered together.
+
+No timer, no queue: the first request of a turn asks the loop to be called when the turn is over, and by then every
+socket that was readable has been read. An idle server answers at once, a busy one batches by itself.
+"""
+
+import asyncio
+import threading
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Protocol
+
+import structlog
+
+from service.calls import Request
+from service.dataplane import Dataplane, Run
+from service.errors import DrainingError, InternalError
+from service.http2.budget import Budget
+from service.http2.costs import Costs
+from service.http2.limits import Http2Limits
+from service.status import Code
+
+log = structlog.get_logger(__name__)
+
+
+class FrontObserver(Protocol):
+    """Is told of calls, many at once; an unknown path is the empty one."""
+
+    def started(self, path: str, calls: int = 1) -> None:
+        """Learn that calls of a method began."""
+
+    def handled_many(self, path: str, code: Code, seconds: Sequence[float]) -> None:
+        """Learn that calls of a method ended with the same code, each after its own time."""
+
+
+class Peer(Protocol):
+    """A connection, as far as a burst is concerned."""
+
+    def flush(self) -> None:
+        """Write what there is to write."""
+
+
+class Runs(Protocol):
+    """A connection, as far as a stream's requests are concerned."""
+
+    def run(self, request: Request, weight_bytes: int) -> None:
+        """Count a request among those that are run for this connection, and add it to the burst."""
+
+
+class Burst:
+    """Collects requests, and answers them when the turn of the loop is over.
+
+    Guarantees: each accepted request has its `reply` called exactly once, on the loop's thread. Large requests, and
+    runs that are expected to last, are worked on by other threads; small ones do not wait for them. Connections that
+    were touched are flushed once a turn. All but `submit` is called on the loop's thread only.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dataplane: Dataplane,
+        limits: Http2Limits,
+        budget: Budget,
+        observer: FrontObserver,
+    ) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.budget = budget
+        self.thread_id = threading.get_ident()
+        self._dataplane = dataplane
+        self._observer = observer
+        self._small: list[Request] = []
+        self._large: deque[tuple[Request, int]] = deque()
+        self._dirty: dict[Peer, None] = {}
+        self._scheduled = False
+        self._costs = Costs()
+        self._workers = ThreadPoolExecutor(limits.worker_threads, thread_name_prefix="large-calls")
+        self._idle_workers = limits.worker_threads
+        self._stopped = False
+        self._started: dict[str, int] = defaultdict(int)
+        self._handled: dict[tuple[str, Code], list[float]] = defaultdict(list)
+
+    def submit(self, peer: Runs, request: Request) -> None:
+        """Accept a request of a stream's handler, on any thread.
+
+        Raises:
+            OverloadedError: a limit on what is in hand is reached.
+            DrainingError: the front was stopped.
+        """
+        if self._stopped:
+            raise DrainingError("the server is stopping")
+        self.budget.check()
+        if threading.get_ident() == self.thread_id:
+            peer.run(request, len(request.body))
+        else:
+            self.loop.call_soon_threadsafe(peer.run, request, len(request.body))
+
+    def add(self, request: Request, weight_bytes: int) -> None:
+        """Let a request be answered in this burst, or by a worker where it weighs too much."""
+        if weight_bytes > self.limits.inline_bytes:
+            self._large.append((request, weight_bytes))
+        else:
+            self._small.append(request)
+        self._schedule()
+
+    def touch(self, peer: Peer) -> None:
+        """Flush a connection when the turn is over."""
+        self._dirty[peer] = None
+        self._schedule()
+
+    def started(self, path: str) -> None:
+        """Count a call that began."""
+        self._started[path] += 1
+
+    def handled(self, path: str, code: Code, seconds: float) -> None:
+        """Note a call that ended."""
+        self._handled[path, code].append(seconds)
+
+    def stop(self) -> None:
+        """Let the workers finish, and tell what was not told yet."""
+        self._stopped = True
+        self._workers.shutdown(wait=True, cancel_futures=True)
+        self._report()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._small:
+            self._answer(self._take_small())
+        if self._large:
+            self._dispatch()
+        while self._dirty:
+            self._dirty.popitem()[0].flush()
+        self._report()
+        if self._small:
+            self._schedule()
+
+    def _take_small(self) -> list[Request]:
+        """As many small requests as may hold up the loop; nearly always all of them."""
+        requests, weight = self._small, 0
+        if len(requests) * self.limits.inline_bytes > self.limits.inline_burst_bytes:
+            for index, request in enumerate(requests):
+                weight += len(request.body)
+                if weight > self.limits.inline_burst_bytes:
+                    self._small = requests[index + 1 :]
+                    return requests[: index + 1]
+        self._small = []
+        return requests
+
+    def _answer(self, requests: list[Request]) -> None:
+        runs = self._dataplane.plan(requests)
+        away = [run for run in runs if not self._runs_here(run)]
+        for request in self._elsewhere(requests, away):
+            self._reply(request)
+
+    def _runs_here(self, run: Run) -> bool:
+        """Execute a run, or give it to a worker where it is expected to last."""
+        if self._costs.expected_seconds(run.version, run.rows) > self.limits.inline_seconds:
+            self._workers.submit(self._execute, run)
+            return False
+        began = monotonic()
+        self._dataplane.execute(run)
+        self._costs.learn(run.version, run.rows, monotonic() - began)
+        return True
+
+    def _elsewhere(self, requests: list[Request], away: list[Run]) -> list[Request]:
+        """The requests without those of runs that are executed elsewhere."""
+        if not away:
+            return requests
+        absent = {id(call.request) for run in away for call in run.calls}
+        return [request for request in requests if id(request) not in absent]
+
+    def _dispatch(self) -> None:
+        """Give large requests to idle workers, up to `lane_bytes` each time."""
+        while self._large and self._idle_workers:
+            requests: list[Request] = []
+            weight = 0
+            while self._large and (not requests or weight + self._large[0][1] <= self.limits.lane_bytes):
+                request, size = self._large.popleft()
+                requests.append(request)
+                weight += size
+            self._idle_workers -= 1
+            self._workers.submit(self._work, requests)
+
+    # On a worker's thread ---------------------------------------------------------------------------------------------
+
+    def _work(self, requests: list[Request]) -> None:
+        try:
+            self._dataplane.answer(requests)
+        finally:
+            self.loop.call_soon_threadsafe(self._worked, requests)
+
+    def _execute(self, run: Run) -> None:
+        began = monotonic()
+        try:
+            self._dataplane.execute(run)
+        finally:
+            self.loop.call_soon_threadsafe(self._executed, run, monotonic() - began)
+
+    # Back on the loop -------------------------------------------------------------------------------------------------
+
+    def _worked(self, requests: list[Request]) -> None:
+        self._idle_workers += 1
+        for request in requests:
+            self._reply(request)
+        self._schedule()
+
+    def _executed(self, run: Run, seconds: float) -> None:
+        self._costs.learn(run.version, run.rows, seconds)
+        for call in run.calls:
+            self._reply(call.request)
+        self._schedule()
+
+    def _reply(self, request: Request) -> None:
+        if request.outcome is None:
+            request.outcome = InternalError()
+            log.error("request came back without an outcome", error_id=request.outcome.id)
+        try:
+            request.reply(request)
+        except Exception:  # a fault of one call's handler must not keep the others from their answers
+            log.exception("reply failed")
+
+    def _report(self) -> None:
+        if self._started:
+            started, self._started = self._started, defaultdict(int)
+            for path, calls in started.items():
+                self._observer.started(path, calls)
+        if self._handled:
+            handled, self._handled = self._handled, defaultdict(list)
+            for (path, code), seconds in handled.items():
+                self._observer.handled_many(path, code, seconds)

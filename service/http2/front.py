@@ -1,0 +1,237 @@
+"""The fast front as a whole: it listens, keeps time, and drains. What happens on a connection is in `connection`."""
+
+import asyncio
+import contextlib
+import math
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable, Mapping
+from time import monotonic
+from typing import Final
+
+import structlog
+
+from service.calls import Method
+from service.dataplane import Dataplane
+from service.errors import DrainingError, OverloadedError
+from service.http2.budget import Budget
+from service.http2.burst import Burst, FrontObserver
+from service.http2.connection import Heads, Peer, Shared
+from service.http2.deadlines import Wheel
+from service.http2.limits import Http2Limits
+from service.http2.listen import Acceptor, name_of, open_socket
+from service.http2.streams import CLOSED, Stream
+from service.http2.tls import Certificates
+
+log = structlog.get_logger(__name__)
+
+_TICK_SECONDS: Final = 0.02
+_IDLE_TICK_SECONDS: Final = 0.1
+_ROUND_SECONDS: Final = 0.5
+"""Each connection is looked at about this often."""
+_CERTIFICATES_SECONDS: Final = 5.0
+
+
+class Http2Front:
+    """Serves methods over gRPC. It lives in one event loop: `start` and `drain` are called there, once each.
+
+    Guarantees: what peers can make it hold is bounded by its limits, whatever they send; one peer's misuse ends that
+    peer's calls, not others'; every call is answered or reset; after `drain` nothing of it is left.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        dataplane: Dataplane,
+        observer: FrontObserver,
+        limits: Http2Limits | None = None,
+    ) -> None:
+        self._methods = {path.encode(): method for path, method in methods.items()}
+        self._dataplane = dataplane
+        self._observer = observer
+        self._limits = limits or Http2Limits()
+        self._budget = Budget(self._limits)
+        self._peers: dict[Peer, None] = {}
+        self._ring: deque[Peer] = deque()
+        self._acceptors: list[Acceptor] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening = 0
+        self._ssl_context: ssl.SSLContext | None = None
+        self._certificates: Certificates | None = None
+        self._certificates_seen = -math.inf
+        self._relieved = (0, 0.0)
+        """Bytes given back so far, and when that last changed or nothing pressed."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._empty = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open."""
+        return len(self._peers)
+
+    @property
+    def calls(self) -> int:
+        """Calls that are open."""
+        return self._budget.calls
+
+    @property
+    def bytes_in_hand(self) -> int:
+        """Bytes of unanswered requests and untaken answers."""
+        return self._budget.bytes
+
+    async def start(
+        self,
+        addresses: Iterable[str] = (),
+        *,
+        sockets: Iterable[socket.socket] = (),
+        certificates: Certificates | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> list[str]:
+        """Listen, and return the addresses with their real ports. Certificates are read again when they change.
+
+        Raises:
+            AddressError: an address cannot be listened on; then none is.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._certificates = certificates
+        self._ssl_context = certificates.context if certificates else ssl_context
+        now = monotonic()
+        self._relieved = (0, now)
+        listening = list(sockets)
+        with contextlib.ExitStack() as opened:
+            for address in addresses:
+                listening.append(open_socket(address, self._limits.backlog))
+                opened.callback(listening[-1].close)
+            opened.pop_all()
+        self._burst = Burst(self._loop, self._dataplane, self._limits, self._budget, self._observer)
+        self._wheel: Wheel[Stream] = Wheel(now)
+        self._waiters: set[Peer] = set()
+        self._shared = Shared(
+            methods=self._methods,
+            limits=self._limits,
+            burst=self._burst,
+            budget=self._budget,
+            heads=Heads(self._limits.max_header_list_bytes),
+            wheel=self._wheel,
+            waiters=self._waiters,
+            gone=self._gone,
+        )
+        self._acceptors = [Acceptor(self._loop, each, self.adopt) for each in listening]
+        self._tick()
+        return [name_of(each) for each in listening]
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted, here or by another process."""
+        if self._draining or len(self._peers) + self._opening >= self._limits.max_connections:
+            connection.close()
+            return
+        self._opening += 1
+        task = self._loop.create_task(self._adopt(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        handshake_seconds = self._limits.handshake_seconds if self._ssl_context else None
+        try:
+            connection.setblocking(False)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, peer = await self._loop.connect_accepted_socket(
+                lambda: Peer(self._shared),
+                connection,
+                ssl=self._ssl_context,
+                ssl_handshake_timeout=handshake_seconds,
+            )
+        except (OSError, ssl.SSLError) as error:
+            log.debug("connection came to nothing", reason=str(error))
+            connection.close()
+            return
+        finally:
+            self._opening -= 1
+        if peer.lost:
+            return
+        self._peers[peer] = None
+        self._ring.append(peer)
+        if self._draining:
+            peer.drain(monotonic(), 0.0)
+
+    def _gone(self, peer: Peer) -> None:
+        self._peers.pop(peer, None)
+        if not self._peers:
+            self._empty.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Accept nothing more, let open calls finish, close, and tell whether all of them did within the time given.
+
+        Calls that are left then end with UNAVAILABLE.
+        """
+        self._draining = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        now = monotonic()
+        for peer in list(self._peers):
+            peer.drain(now, seconds)
+        finished = await self._emptied(seconds)
+        if not finished:
+            for peer in list(self._peers):
+                peer.cut(DrainingError("the server is stopping"))
+            await self._emptied(self._limits.linger_seconds)
+            for peer in list(self._peers):
+                peer.abort()
+            await self._emptied(self._limits.linger_seconds)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._loop.run_in_executor(None, self._burst.stop)
+        return finished
+
+    async def _emptied(self, seconds: float) -> bool:
+        if not self._peers:
+            return True
+        self._empty.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        return not self._peers
+
+    # As time passes ---------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = monotonic()
+        for stream in self._wheel.due(now):
+            stream.look(now)
+            if stream.phase == CLOSED or stream.due <= now:
+                stream.due = math.inf
+            elif stream.due < math.inf:
+                self._wheel.add(stream, stream.due)
+        for peer in list(self._waiters):
+            self._burst.touch(peer)
+        tick = _TICK_SECONDS if self._wheel or self._waiters else _IDLE_TICK_SECONDS
+        self._look_around(now, tick)
+        self._watch_for_stalls(now)
+        self._refresh_certificates(now)
+        self._timer = self._loop.call_later(tick, self._tick)
+
+    def _look_around(self, now: float, tick: float) -> None:
+        """Look at as many connections as it takes to see each once a round."""
+        for _ in range(math.ceil(len(self._ring) * tick / _ROUND_SECONDS)):
+            peer = self._ring.popleft()
+            if not peer.lost:
+                self._ring.append(peer)
+                peer.look(now)
+
+    def _watch_for_stalls(self, now: float) -> None:
+        """Where bytes in hand press and none are given back, end the calls of the connection that holds most."""
+        given, since = self._relieved
+        if not self._budget.pressed or self._budget.given_bytes != given:
+            self._relieved = (self._budget.given_bytes, now)
+        elif now >= since + self._limits.stall_seconds and self._peers:
+            self._relieved = (given, now)
+            most = max(self._peers, key=lambda peer: peer.held_bytes)
+            most.cut(OverloadedError("too much is in hand, and this connection holds most of it"), enough=True)
+
+    def _refresh_certificates(self, now: float) -> None:
+        if self._certificates is not None and now >= self._certificates_seen + _CERTIFICATES_SECONDS:
+            self._certificates_seen = now
+            self._certificates.refresh()

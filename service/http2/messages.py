@@ -1,0 +1,173 @@
+"""gRPC's message framing: a flag byte, four bytes of length, the message; and compression, bounded as it inflates.
+
+Nothing is reserved for what a length merely announces: parts are kept as they came, and joined once all are there.
+"""
+
+import struct
+import zlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from service.calls import Body
+from service.errors import MalformedError, TooLargeError
+
+IDENTITY: Final = "identity"
+ENCODINGS: Final = {"gzip": 31, "deflate": 15}
+"""Encodings other than identity, and the `wbits` by which zlib knows them."""
+
+PREFIX_BYTES: Final = 5
+_PREFIX: Final = struct.Struct(">BI")
+_SMALL_PART_BYTES: Final = 4096
+_COMPRESSION_LEVEL: Final = 1  # floats hardly shrink: the least work
+
+
+class Message(NamedTuple):
+    """One message as it came."""
+
+    compressed: bool
+    body: bytes
+
+
+class Assembler:
+    """Puts the messages of one stream together from parts of any size.
+
+    A message over `max_message_bytes` is refused at its prefix. What is held is what came, plus one part; parts of a
+    few bytes are merged, so that they weigh no more than they hold.
+    """
+
+    __slots__ = ("_compressed", "_max_bytes", "_needed", "_offset", "_parts", "held_bytes")
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_bytes = max_message_bytes
+        self._parts: deque[bytes | bytearray] = deque()
+        self._offset = 0
+        """Bytes of the first part that were taken already."""
+        self._needed = 0
+        """Bytes of the message being read, without its prefix; meaningful once the prefix was read off."""
+        self._compressed: bool | None = None
+        """The flag of the message being read; None while its prefix is incomplete."""
+        self.held_bytes = 0
+
+    def feed(self, part: bytes) -> None:
+        """Take more bytes of the stream."""
+        if not part:
+            return
+        self.held_bytes += len(part)
+        last = self._parts[-1] if self._parts else None
+        if len(part) >= _SMALL_PART_BYTES:
+            self._parts.append(part)
+        elif isinstance(last, bytearray):
+            last += part
+        else:
+            self._parts.append(bytearray(part))
+
+    def take(self) -> Message | None:
+        """Return the next message that is complete, or None.
+
+        Raises:
+            TooLargeError: the next message is larger than allowed.
+            MalformedError: its flag is neither 0 nor 1.
+        """
+        if self._compressed is None:
+            if self.held_bytes < PREFIX_BYTES:
+                return None
+            flag, self._needed = _PREFIX.unpack(self._cut(PREFIX_BYTES))
+            check_prefix(flag, self._needed, self._max_bytes)
+            self._compressed = bool(flag)
+        if self.held_bytes < self._needed:
+            return None
+        message = Message(self._compressed, self._cut(self._needed))
+        self._compressed = None
+        return message
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether no part of a message is held: where a stream may end."""
+        return self._compressed is None and not self.held_bytes
+
+    def _cut(self, size: int) -> bytes:
+        """Take bytes off the front, copying each once."""
+        self.held_bytes -= size
+        pieces = []
+        while size:
+            part, start = self._parts[0], self._offset
+            end = min(start + size, len(part))
+            pieces.append(memoryview(part)[start:end])
+            size -= end - start
+            if end == len(part):
+                self._parts.popleft()
+                self._offset = 0
+            else:
+                self._offset = end
+        cut = b"".join(pieces)
+        for piece in pieces:
+            piece.release()  # a bytearray that is looked at cannot grow
+        return cut
+
+
+def check_prefix(flag: int, length: int, max_bytes: int) -> None:
+    """Refuse a message by its prefix.
+
+    Raises:
+        MalformedError: the flag is neither 0 nor 1.
+        TooLargeError: the length is more than `max_bytes`.
+    """
+    if flag > 1:
+        raise MalformedError(f"the compressed-flag of a message is {flag}: 0 and 1 are known")
+    if length > max_bytes:
+        raise TooLargeError(f"the message has {length} bytes, {max_bytes} are allowed")
+
+
+def whole_message(data: bytes, max_bytes: int) -> Message | None:
+    """Read a single part that is exactly one message, by far the most common case; None where it is not.
+
+    Raises:
+        TooLargeError, MalformedError: as `Assembler.take`.
+    """
+    if len(data) < PREFIX_BYTES:
+        return None
+    flag, length = _PREFIX.unpack_from(data)
+    if flag or length > max_bytes:
+        check_prefix(flag, length, max_bytes)
+    if length != len(data) - PREFIX_BYTES:
+        return None
+    return Message(bool(flag), data[PREFIX_BYTES:])
+
+
+def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Undo a compression, up to `max_bytes` and one more.
+
+    Raises:
+        TooLargeError: there would be more; nothing beyond was inflated.
+        MalformedError: it is not what the encoding promises, or nothing was promised.
+    """
+    if encoding == IDENTITY:
+        raise MalformedError("a message is flagged as compressed, and no grpc-encoding says how")
+    inflater = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        inflated = inflater.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise MalformedError(f"the message is not {encoding}: {error}") from None
+    if len(inflated) > max_bytes:
+        raise TooLargeError(f"the message inflates to more than {max_bytes} bytes")
+    if not inflater.eof or inflater.unused_data:
+        raise MalformedError(
+            f"the message is not {encoding}: it {'goes on after' if inflater.eof else 'has no'} its end"
+        )
+    return inflated
+
+
+def deflate(parts: Iterable[bytes | memoryview], encoding: str) -> bytes:
+    """Compress a body."""
+    deflater = zlib.compressobj(_COMPRESSION_LEVEL, wbits=ENCODINGS[encoding])
+    return b"".join([*(deflater.compress(part) for part in parts), deflater.flush()])
+
+
+def frame(body: Body, *, compressed: bool = False) -> bytes:
+    """Put the prefix before a body, joining its parts: the one copy on the way to ngh2, which takes only bytes."""
+    if len(body) == 1:
+        part = body[0]
+        return b"".join((_PREFIX.pack(compressed, len(part)), part))
+    size = sum(map(len, body))
+    return b"".join((_PREFIX.pack(compressed, size), *body))
