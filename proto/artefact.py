@@ -97,9 +97,11 @@ class GoldenVectors:
     relative_tolerance: float
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless there is an output for each input and there are some."""
+        """Raise ValueError unless there is an output for each input, there are some, and no tolerance is negative."""
         if not self.inputs or len(self.inputs) != len(self.outputs):
             raise ValueError(f"{len(self.inputs)} golden inputs stand against {len(self.outputs)} outputs")
+        if not (self.absolute_tolerance >= 0 and self.relative_tolerance >= 0):
+            raise ValueError(f"tolerances must not be negative: {self.absolute_tolerance}, {self.relative_tolerance}")
 
     def mismatch(self, answers: Iterable[float]) -> str | None:
         """Say where `answers`, in °C, one an input, leave the tolerance; None where they all keep it."""
@@ -154,9 +156,17 @@ _KEYS: Final = tuple(field.name for field in dataclasses.fields(Artefact))
 
 
 def to_metadata(artefact: Artefact) -> dict[str, str]:
-    """Write an artefact as ONNX metadata: one entry a field, strings as they are, everything else as JSON."""
+    """Write an artefact as ONNX metadata: one entry a field, strings as they are, everything else as JSON.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not know.
+    """
     fields = dataclasses.asdict(artefact)
-    return {PREFIX + key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+    return {PREFIX + key: value if isinstance(value, str) else _to_json(value) for key, value in fields.items()}
+
+
+def _to_json(value: Any) -> str:  # noqa: ANN401 - any field's value
+    return json.dumps(value, allow_nan=False)
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Artefact:
@@ -226,7 +236,9 @@ class _Reader:
         return int(self._typed(key, self._json(key), int))
 
     def number(self, key: str) -> float:
-        return float(self._typed(key, self._json(key), int, float))
+        value = self._typed(key, self._json(key), int, float)
+        with self._shape(key):
+            return _finite(value)
 
     def flag(self, key: str) -> bool:
         value = self._json(key)
@@ -244,12 +256,12 @@ class _Reader:
         with self._shape(key):
             return tuple(
                 Column(
-                    name=str(column["name"]),
+                    name=_text(column["name"]),
                     minimum=_finite(column["minimum"]),
                     maximum=_finite(column["maximum"]),
                     histogram=Histogram(
                         edges=_floats(column["histogram"]["edges"]),
-                        counts=tuple(int(count) for count in column["histogram"]["counts"]),
+                        counts=tuple(_whole(count) for count in column["histogram"]["counts"]),
                     ),
                 )
                 for column in self._json(key)
@@ -260,7 +272,7 @@ class _Reader:
         if value is None:
             return None
         with self._shape(key):
-            return Interval(_finite(value["half_width_celsius"]), _finite(value["coverage"]), str(value["method"]))
+            return Interval(_finite(value["half_width_celsius"]), _finite(value["coverage"]), _text(value["method"]))
 
     def golden(self, key: str) -> GoldenVectors:
         value = self._json(key)
@@ -274,8 +286,8 @@ class _Reader:
 
     def _json(self, key: str) -> Any:  # noqa: ANN401 - JSON is anything until it is checked
         try:
-            return json.loads(self.text(key))
-        except ValueError as error:
+            return json.loads(self.text(key), parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise self._wrong(key, "JSON") from error
 
     def _typed(self, key: str, value: Any, *types: type) -> Any:  # noqa: ANN401 - as above
@@ -284,16 +296,17 @@ class _Reader:
         return value
 
     def _shape(self, key: str) -> "_Shape":
-        return _Shape(self._wrong(key, "of the documented shape"))
+        return _Shape(PREFIX + key, self._wrong(key, "of the documented shape"))
 
     def _wrong(self, key: str, expected: str) -> ArtefactError:
         return ArtefactError(f"metadata key {PREFIX + key!r} is not {expected}: {self.text(key)[:80]!r}")
 
 
 class _Shape:
-    """Turns the errors of reaching into JSON of the wrong shape into the one error given."""
+    """Turns the errors of reaching into JSON of the wrong shape, or with wrong values, into one that names the key."""
 
-    def __init__(self, error: ArtefactError) -> None:
+    def __init__(self, key: str, error: ArtefactError) -> None:
+        self._key = key
         self._error = error
 
     def __enter__(self) -> None: ...
@@ -301,6 +314,8 @@ class _Shape:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if isinstance(error, (KeyError, TypeError, AttributeError, IndexError)):
             raise self._error from error
+        if isinstance(error, (ValueError, OverflowError)):
+            raise ArtefactError(f"metadata key {self._key!r}: {error}") from error
 
 
 def _finite(value: Any) -> float:  # noqa: ANN401 - JSON is anything until it is checked
@@ -313,3 +328,19 @@ def _finite(value: Any) -> float:  # noqa: ANN401 - JSON is anything until it is
 
 def _floats(values: Sequence[Any]) -> tuple[float, ...]:
     return tuple(_finite(value) for value in values)
+
+
+def _whole(value: Any) -> int:  # noqa: ANN401 - as above
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - as above
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

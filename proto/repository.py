@@ -137,7 +137,7 @@ class Repository:
             number = version if version is not None else max(existing, default=0) + 1
             if number in existing:
                 raise VersionExistsError(f"{name}/{number} is published already, and versions never change")
-            if (self.root / name).exists():
+            if existing or self.labels(name):
                 self._add_version(name, number, model)
             else:
                 self._add_model(name, number, model)
@@ -165,7 +165,7 @@ class Repository:
             _sync_directory(staging / str(version))
             _write_synced(staging / LABELS_FILE, _labels_text({STABLE: version}))
             _sync_directory(staging)
-            staging.rename(self.root / name)
+            _move(staging, self.root / name)  # takes the place of an empty directory, if somebody made one
             _sync_directory(self.root)
 
     def _add_version(self, name: str, version: int, model: bytes) -> None:
@@ -173,10 +173,7 @@ class Repository:
         with self._staging(directory) as staging:
             _write_synced(staging / MODEL_FILE, model)
             _sync_directory(staging)
-            try:
-                staging.rename(directory / str(version))
-            except OSError as error:  # something that is not a complete version stands there: not ours to remove
-                raise RepositoryError(f"{directory / str(version)} is in the way: {error.strerror}") from error
+            _move(staging, directory / str(version))
             _sync_directory(directory)
 
     def _replace_labels(self, directory: Path, labels: Mapping[str, int]) -> None:
@@ -199,7 +196,9 @@ class Repository:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
+        if not self.root.is_dir():
+            self.root.mkdir(parents=True, exist_ok=True)
+            _sync_directory(self.root.parent)
         with (self.root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
@@ -211,6 +210,13 @@ def _is_version(text: str) -> bool:
 
 def _labels_text(labels: Mapping[str, int]) -> bytes:
     return (json.dumps(dict(sorted(labels.items())), indent=2) + "\n").encode()
+
+
+def _move(staging: Path, place: Path) -> None:
+    try:
+        staging.rename(place)
+    except OSError as error:  # something that is not a complete version stands there: not ours to remove
+        raise RepositoryError(f"{place} is in the way: {error.strerror}") from error
 
 
 def _write_synced(path: Path, content: bytes) -> None:

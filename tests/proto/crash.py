@@ -1,0 +1,99 @@
+"""Kills a repository's writer at each of its steps, and keeps what it left on disk.
+
+Run by path, with arguments:
+
+    crash.py TEMPLATE OUTPUT OPERATION...
+
+For k = 1, 2, … a copy of the repository TEMPLATE is made at OUTPUT/k, and a process runs the operation on it that is
+killed with SIGKILL at its k-th step, until one comes to its end. A step is a line of the repository's source or a call
+to the operating system (an audit event, a sync), whichever comes next: nothing can happen between two steps.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
+
+from proto import repository
+
+Tracer: TypeAlias = "Callable[[FrameType, str, object], Tracer] | None"
+
+SOURCE = repository.__file__
+
+
+class Killer:
+    """Kills its own process at the k-th step; counts nothing before it is armed."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    def step(self) -> None:
+        """Take note of a step; the k-th is the last."""
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def arm(self) -> None:
+        """Count from now on: audit events, syncs (which are no audit event), and lines of the repository."""
+        sys.addaudithook(lambda *_: self.step())
+        os.fsync = self._before(os.fsync)
+        sys.settrace(self._trace)
+
+    def _before(self, call: Callable[..., None]) -> Callable[..., None]:
+        def killable(descriptor: int) -> None:
+            self.step()
+            call(descriptor)
+
+        return killable
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Tracer:
+        if frame.f_code.co_filename != SOURCE:
+            return None
+        if event == "line":
+            self.step()
+        return self._trace
+
+
+def operate(root: Path, words: list[str]) -> None:
+    """Do what the words say to the repository at `root`."""
+    writer = repository.Repository(root)
+    match words:
+        case ["publish", name, content]:
+            writer.publish(name, content.encode())
+        case ["label", name, label, version]:
+            writer.set_label(name, label, int(version))
+        case _:
+            raise ValueError(words)
+
+
+def survives(root: Path, at: int, words: list[str]) -> bool:
+    """Run the operation in a process of its own, killed at a step; whether it came to its end before that."""
+    child = os.fork()
+    if child == 0:
+        Killer(at).arm()
+        operate(root, words)
+        sys.settrace(None)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in {0, -signal.SIGKILL}:
+        raise SystemExit(f"step {at}: the operation failed with {code}")
+    return code == 0
+
+
+def main(template: str, output: str, *words: str) -> None:
+    """Kill the operation at each step in turn: see the top of the file."""
+    at = 1
+    while True:
+        root = Path(output) / str(at)
+        shutil.copytree(template, root)
+        if survives(root, at, list(words)):
+            return
+        at += 1
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
