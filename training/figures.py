@@ -62,6 +62,11 @@ class Subject:
         low, high = self.fitted.training_range
         return float(low[0]), float(high[0])
 
+    @property
+    def is_crowd(self) -> bool:
+        """Whether there are so many readings that single ones cannot be told apart in a picture."""
+        return len(self.fitted.dataset) > _CROWD
+
     def answer(self, fahrenheit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Answers in °C [N] for readings [N]."""
         return self.fitted.model.predict(fahrenheit[:, None])
@@ -104,44 +109,39 @@ def draw_fit(subjects: Sequence[Subject], theme: Theme) -> Figure:
     for axes, subject, colour in zip(panels, subjects, theme.series, strict=False):
         low, high = fit_range(subject.fahrenheit)
         x = np.linspace(low, high, _SAMPLES)
-        axes.plot(x, law.celsius(x), color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), gid="exact law")
-        axes.plot(x, subject.answer(x), color=colour, linewidth=2.2, gid=subject.name)
+        axes.plot(
+            x, law.celsius(x), color=theme.muted, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2.4, gid="exact law"
+        )
+        axes.plot(x, subject.answer(x), color=colour, linewidth=2.2, zorder=2.5, gid=subject.name)
         _draw_readings(axes, subject, colour, theme)
         axes.set_xlim(low, high)
         axes.set_title(subject.name, color=colour, fontsize=plots.TITLE_POINTS, loc="left")
     plots.name_y(panels[0], CELSIUS_AXIS, theme)
-    _key(
-        figure,
-        theme,
-        {
-            "reading it was fitted to": _marker("o", theme.ink, theme.ink),
-            "reading held out": _marker("o", theme.ink, theme.surface),
-            "the model's answer": _marker("x", theme.muted, theme.muted),
-            "exact law": _dashes(theme),
-        },
-    )
+    key = {
+        "reading it was fitted to": _marker("o", theme.ink, theme.ink),
+        "reading held out": _marker("o", theme.ink, theme.surface),
+        "exact law": _dashes(theme),
+    }
+    if not subjects[0].is_crowd:
+        key["the model's answer"] = _marker("x", theme.muted, theme.muted)
+    _key(figure, theme, key)
     return figure
 
 
 def _draw_readings(axes: Axes, subject: Subject, colour: str, theme: Theme) -> None:
     """Draw the readings, filled where they were fitted to, and a line from each to the model's answer."""
     fahrenheit, celsius, split = subject.fahrenheit, subject.fitted.dataset.celsius, subject.fitted.split
-    is_crowd = len(celsius) > _CROWD
-    size = 2.5 if is_crowd else 6.0
-    if not is_crowd:
-        axes.vlines(fahrenheit, celsius, subject.answer(fahrenheit), color=colour, linewidth=1, alpha=0.7)
-    for rows, face in ((split.training, theme.ink), (split.validation, theme.surface)):
-        axes.plot(
-            fahrenheit[rows],
-            celsius[rows],
-            "o",
-            markersize=size,
-            markeredgecolor=theme.ink,
-            markerfacecolor=face,
-            gid="training readings" if face == theme.ink else "validation readings",
-        )
-    if not is_crowd:
-        axes.plot(fahrenheit, subject.answer(fahrenheit), "x", markersize=6, color=colour, gid="answers")
+    size, order, edge = (2.5, 2.0, theme.muted) if subject.is_crowd else (6.0, 3.0, theme.ink)
+    for rows, face, gid in (
+        (split.training, edge, "training readings"),
+        (split.validation, theme.surface, "validation readings"),
+    ):
+        (points,) = axes.plot(fahrenheit[rows], celsius[rows], "o", color=edge, markersize=size, zorder=order, gid=gid)
+        points.set_markerfacecolor(face)
+    if not subject.is_crowd:
+        answers = subject.answer(fahrenheit)
+        axes.vlines(fahrenheit, celsius, answers, color=colour, linewidth=1, alpha=0.7)
+        axes.plot(fahrenheit, answers, "x", markersize=6, color=colour, zorder=3.5, gid="answers")
 
 
 def _root_mean_square(errors: NDArray[np.float64]) -> float:
@@ -223,10 +223,11 @@ def draw_residuals(subjects: Sequence[Subject], theme: Theme) -> Figure:
         axes.axhline(0, color=theme.ink, linewidth=1)
         rows = subject.left_out.rows
         x, inside, outside = subject.fahrenheit[rows], subject.residuals(rows), subject.left_out.residuals
+        size = 3.0 if subject.is_crowd else 5.5
         axes.vlines(x, inside, outside, color=colour, linewidth=1.2, alpha=0.7)
         face = np.where(np.isin(rows, subject.fitted.split.training), colour, theme.surface)
-        axes.scatter(x, inside, s=34, c=list(face), edgecolors=colour, zorder=3, gid="fit")
-        axes.plot(x, outside, "D", markersize=5.5, color=theme.ink, gid="left out")
+        axes.scatter(x, inside, s=size**2, c=list(face), edgecolors=colour, zorder=3, gid="fit")
+        axes.plot(x, outside, "D", markersize=size, color=theme.ink, gid="left out")
         axes.set_xlim(*fit_range(subject.fahrenheit))
         axes.set_title(subject.name, color=colour, fontsize=plots.TITLE_POINTS, loc="left")
     plots.name_y(panels[0], "answer minus truth (°C)", theme)
@@ -247,18 +248,8 @@ def _draw_interval(axes: Axes, subject: Subject, theme: Theme) -> None:
     stated = subject.evaluation.interval
     half = stated.half_width_celsius
     axes.axhspan(-half, half, color=theme.shade, zorder=0, gid="interval")
-    text = f"{stated.coverage:.0%} interval: ±{number(half)} °C"
-    axes.annotate(
-        text,
-        xy=(1, half),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(-4, -4),
-        textcoords="offset points",
-        horizontalalignment="right",
-        verticalalignment="top",
-        color=theme.muted,
-        fontsize=plots.SMALL_POINTS,
-    )
+    text = f"shaded: {stated.coverage:.0%} interval, ±{number(half)} °C"
+    axes.set_title(text, color=theme.muted, fontsize=plots.SMALL_POINTS, loc="right")
 
 
 # Beyond the readings --------------------------------------------------------------------------------------------------
@@ -396,6 +387,7 @@ def _draw_gradient(axes: Axes, subject: Subject, theme: Theme) -> None:
     units = np.arange(len(gradient))
     axes.barh(units, gradient, color=theme.second, height=0.6)
     axes.axvline(0, color=theme.ink, linewidth=1)
+    axes.locator_params(axis="x", nbins=4)
     axes.set_yticks(units, [f"unit {unit}" for unit in units])
     axes.invert_yaxis()
 

@@ -5,6 +5,7 @@ Nothing of torch or matplotlib is imported until a fit is really to be made, so 
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fit both models with their default options, write the report, and print the paths."""
-    from training import interval, pages, report_page  # noqa: PLC0415 - heavy imports: see the top of the file
+    from training import interval  # noqa: PLC0415 - imports torch: see the top of the file
 
     dataset, split = shared.load(arguments)
     if dataset.fahrenheit is None:
@@ -48,11 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
     for options in all_options.values():  # refuses before the fits, not after
         interval.choose_method(dataset, split, options, arguments.coverage)
     subjects = [judge(name, dataset, split, options, arguments.coverage) for name, options in all_options.items()]
-    drawn = {name: pages.draw(picture) for name, picture in report_page.pictures(subjects).items()}
-    page = pages.render("report.html", **report_page.content(subjects, drawn))
-    for path in pages.write(arguments.output, PAGE, page, list(drawn.values())):
+    for path in write(subjects, arguments.output):
         print(path)  # noqa: T201 - the terminal is who asked
     return 0
+
+
+def write(subjects: Sequence["Subject"], directory: Path) -> list[Path]:
+    """Draw the report of two subjects, the simpler first, and write it; return the paths, the page first."""
+    from training import pages, report_page  # noqa: PLC0415 - these import matplotlib: see the top of the file
+
+    drawn = {name: pages.draw(picture) for name, picture in report_page.pictures(subjects).items()}
+    page = pages.render("report.html", **report_page.content(subjects, drawn))
+    return pages.write(directory, PAGE, page, list(drawn.values()))
 
 
 def judge(name: str, dataset: Dataset, split: Split, options: FitOptions, coverage: float) -> "Subject":

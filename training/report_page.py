@@ -3,6 +3,7 @@
 Every sentence about the models is made from numbers; none is written down in advance for the built-in readings.
 """
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from training.plots import MINUS, number, short
 PACKAGES: Final = ("quicksilver-serving", "torch", "numpy", "matplotlib")
 
 LAW: Final = f"C = (F {MINUS} 32) · 5/9".replace(" ", "\N{NO-BREAK SPACE}")
+
+MATERIAL: Final = 0.1
+"""The part of an error by which another has to exceed it before anything is concluded."""
 
 _SWING_EPOCHS: Final = 100
 _SWING: Final = 0.05  # of the mean loss: a validation loss that moves more in the last epochs is worth a sentence
@@ -138,25 +142,36 @@ def findings(simple: Subject, flexible: Subject) -> list[str]:
 
 
 def overfit(simple: Subject, flexible: Subject) -> str:
-    """Decide whether the flexible model overfits: lower loss where it was fitted, and higher error where it was not."""
-    found = measures((simple, flexible))
+    """Decide whether the flexible model overfits: lower loss where it was fitted, and higher error where it was not.
 
-    def is_worse(name: str) -> bool:
-        return found[name].values[1] > found[name].values[0]
-
-    if is_worse("training"):
+    A higher error counts where it matters: a mean squared error from `MATERIAL` of the simple model's on, a mean error
+    against the exact law from `MATERIAL` of the simple model's root mean squared training error on.
+    """
+    found = {name: measure.values for name, measure in measures((simple, flexible)).items()}
+    if found["training"][1] >= found["training"][0]:
         return f"The {flexible.name} does not even fit its own readings better: no sign of overfitting."
-    signs = {"the leave-one-out error": is_worse("left out"), "the error against the exact law": is_worse("law")}
+    signs = {
+        "the leave-one-out error": _exceeds(found["left out"], found["left out"][0]),
+        "the error against the exact law": _exceeds(found["law"], math.sqrt(found["training"][0])),
+    }
     shown = [name for name, is_sign in signs.items() if is_sign]
+    hidden = [name for name, is_sign in signs.items() if not is_sign]
     if not shown:
-        return f"The {flexible.name} fits its readings better and errs less elsewhere too: no sign of overfitting."
-    agrees = "shows it too" if is_worse("validation") else "does not show it"
+        return (
+            f"The {flexible.name} fits its own readings better than the {simple.name}, and by {_listed(hidden)} it is "
+            "not materially worse: no sign of overfitting."
+        )
+    agrees = "shows it too" if _exceeds(found["validation"], found["validation"][0]) else "does not"
     conclusion = (
         f"The {flexible.name} follows the noise of its readings: it overfits. {_listed(shown).capitalize()} "
         f"{'show' if len(shown) > 1 else 'shows'} it; the validation loss {agrees}."
     )
-    hidden = [name for name, is_sign in signs.items() if not is_sign]
-    return conclusion + (f" By {_listed(hidden)} it is no worse than the {simple.name}." if hidden else "")
+    return conclusion + (f" By {_listed(hidden)} it is not materially worse." if hidden else "")
+
+
+def _exceeds(values: Sequence[float], scale: float) -> bool:
+    """Whether the second value is higher than the first by a material part of the scale."""
+    return values[1] - values[0] > MATERIAL * scale
 
 
 def beyond(subjects: Sequence[Subject]) -> str:
@@ -221,8 +236,9 @@ def pictures(subjects: Sequence[Subject]) -> dict[str, Picture]:
         Picture(
             "fit",
             f"The readings, and the fitted curves of {names} beside the exact law.",
-            f"Each reading with a line to the model's answer at it. The dashed line is the exact law, {LAW}, "
-            "which no model was shown: what separates a reading from it is noise.",
+            ("" if subjects[0].is_crowd else "Each reading with a line to the model's answer at it. ")
+            + f"The dashed line is the exact law, {LAW}, which no model was shown: what separates a reading from it is "
+            "noise.",
             partial(figures.draw_fit, subjects),
         ),
         Picture(
@@ -260,11 +276,15 @@ def _losses_caption(subjects: Sequence[Subject]) -> str:
 def _residuals_caption(subjects: Sequence[Subject]) -> str:
     first = subjects[0]
     drawn, rows = len(first.left_out.rows), len(first.fitted.dataset)
-    which = "each reading" if drawn == rows else f"each of {drawn} readings drawn from the {rows}"
+    how = (
+        "fitted anew without each reading"
+        if drawn == rows
+        else f"fitted anew to {drawn} of the {rows} readings, without each of them in turn"
+    )
     return (
-        f"Answer minus truth. For leave-one-out the model is fitted anew without {which}, by the same recipe, and "
-        "asked for it; the longer the line between the two marks, the more the model hung on that one reading. Shaded "
-        "is the interval that the model states of itself."
+        f"Answer minus truth. For leave-one-out the model is {how}, by the same recipe, and asked for the one it never "
+        "saw; the longer the line between the two marks, the more the model hung on that reading. Shaded is the "
+        "interval that the model states of itself."
     )
 
 
