@@ -5,6 +5,9 @@ packages are missing, the error names the extra that brings them.
 """
 
 import importlib
+import importlib.metadata
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -25,9 +28,14 @@ COMMANDS: Final = {
     "gallery": Command("training.cli", "write pictures of activation functions and of composed neurons"),
     "publish": Command("training.cli", "put a model file into a repository as a new version"),
     "serve": Command("service.cli", "serve the models of a repository over gRPC"),
+    "ready": Command("service.ready", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),
     "models": Command("service.cli", "list the models of a running server, or describe one"),
 }
+
+_DISTRIBUTION: Final = "quicksilver-serving"
+_SIGNALLED: Final = 128
+"""A shell's exit code for a process that a signal ended is this and the signal's number."""
 
 # Which extra brings a package that only one side needs.
 _EXTRAS: Final = {
@@ -52,7 +60,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "'quicksilver COMMAND --help' describes a command.",
+            "'quicksilver COMMAND --help' describes a command; 'quicksilver --version' tells this version.",
         ]
     )
 
@@ -63,17 +71,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in {"-h", "--help"}:
         print(usage())  # noqa: T201 - this is what was asked for
         return 0 if words else 2
+    if words[0] == "--version":
+        print(importlib.metadata.version(_DISTRIBUTION))  # noqa: T201 - as above
+        return 0
     command = COMMANDS.get(words[0])
     if command is None:
         return _complain(f"no command {words[0]!r}: there are {', '.join(COMMANDS)}", 2)
+    return _run(command, words)
+
+
+def _run(command: Command, words: list[str]) -> int:
     try:
-        run = importlib.import_module(command.module).main
-        code: int = run(words)
+        code: int = importlib.import_module(command.module).main(words)
+        sys.stdout.flush()  # here, where a reader that has left is no fault
     except ModuleNotFoundError as error:
         extra = _EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        return _complain(f"{words[0]!r} needs {error.name!r}: install quicksilver-serving with the extra '{extra}'", 1)
+        return _complain(f"{words[0]!r} needs {error.name!r}: install {_DISTRIBUTION} with the extra '{extra}'", 1)
+    except BrokenPipeError:  # `quicksilver … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        return _SIGNALLED + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return _SIGNALLED + signal.SIGINT
     return code
 
 
