@@ -5,14 +5,14 @@ from weakref import WeakKeyDictionary
 
 from service.models import LoadedVersion
 
-_WEIGHT: Final = 0.2
-"""Share of a new measurement in what is known: a single slow run changes little, five of them most of it."""
+_GROWTH: Final = 1.05
+"""How much dearer one slow run can make its size: a run that was interrupted tells nothing of what runs cost."""
 
 
 class Costs:
     """Seconds that a run of a version takes, by the power of two of its rows.
 
-    A size that was never run is judged by the nearest smaller one, as if cost grew with the rows: too dear at first,
+    What is known of a size is near the least that a run of it took lately. A size that was never run is judged by the nearest smaller one, as if cost grew with the rows: too dear at first,
     until it was run once. A version that was never run is free. Called by one thread.
     """
 
@@ -34,4 +34,4 @@ class Costs:
         """Take a measurement into account."""
         known = self._seconds.setdefault(version, {})
         size = rows.bit_length()
-        known[size] = seconds if size not in known else known[size] + _WEIGHT * (seconds - known[size])
+        known[size] = min(seconds, known[size] * _GROWTH) if size in known else seconds

@@ -1,0 +1,221 @@
+"""A real front with a real model behind it: on a thread of this process, or as a process of its own."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from proto.repository import Repository
+from service.calls import BatchedMethod, Method
+from service.codec import ConvertCodec
+from service.dataplane import BatchLimits, Dataplane, Run
+from service.engine import EngineOptions
+from service.http2 import Certificates, Http2Front, Http2Limits
+from service.models import LoadedVersion, Models
+from service.status import Code
+from tests.service.artefacts import make_artefact
+from tests.service.http2.raw import CONVERT, framed
+
+Result = TypeVar("Result")
+ROWS_AT_MOST = 1 << 21
+
+
+class Tally:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, int] = {}
+        self.ended: dict[tuple[str, Code], int] = {}
+        self.batches: list[int] = []
+
+    def started(self, path: str, calls: int = 1) -> None:
+        """Count calls."""
+        self.begun[path] = self.begun.get(path, 0) + calls
+
+    def handled_many(self, path: str, code: Code, seconds: Sequence[float]) -> None:
+        """Count calls."""
+        self.ended[path, code] = self.ended.get((path, code), 0) + len(seconds)
+
+    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
+        """Remember how many calls shared a run."""
+        del version, rows, inference_seconds
+        self.batches.append(len(queue_seconds))
+
+
+class HeldDataplane(Dataplane):
+    """A dataplane whose runs can be held up: a model that takes long, for as long as a test wants."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - whatever a Dataplane takes
+        super().__init__(*arguments, **options)
+        self.go = threading.Event()
+        self.go.set()
+
+    def execute(self, run: Run) -> None:
+        """Run, once that is allowed."""
+        self.go.wait(60)
+        super().execute(run)
+
+
+def load_models(root: Path) -> Models:
+    """A repository with the exact converter in it, loaded."""
+    Repository(root).publish("linear", make_artefact())
+    models = Models(Repository(root), EngineOptions(device="cpu"), latest=0, default_model=None)
+    models.load()
+    return models
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where it can be had: as the server runs."""
+    try:
+        import uvloop  # noqa: PLC0415 - it may be missing
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class Serving:
+    """A front on a thread of its own. Use it as a context."""
+
+    def __init__(
+        self,
+        models: Models,
+        limits: Http2Limits | None = None,
+        methods: Sequence[Method] = (),
+        *,
+        address: str = "127.0.0.1:0",
+        certificates: Certificates | None = None,
+    ) -> None:
+        self.tally = Tally()
+        batches = BatchLimits(max_rows_per_request=ROWS_AT_MOST)
+        self.dataplane = HeldDataplane(models, self.tally, batches)
+        convert = BatchedMethod(CONVERT, ConvertCodec())
+        self.methods: Mapping[str, Method] = {method.path: method for method in (convert, *methods)}
+        self.front = Http2Front(self.methods, self.dataplane, self.tally, limits)
+        self.address = address
+        self._certificates = certificates
+        self._loop = new_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._drained = False
+
+    def __enter__(self) -> "Serving":
+        self._thread.start()
+        try:
+            [self.address] = self.run(self.front.start([self.address], certificates=self._certificates))
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.dataplane.go.set()
+        if not self._drained:
+            self.drain(0.2)
+        self._stop()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def drain(self, seconds: float) -> bool:
+        """Drain the front."""
+        self._drained = True
+        return self.run(self.front.drain(seconds))
+
+    def run(self, work: Awaitable[Result]) -> Result:
+        """Await something on the front's loop."""
+
+        async def awaited() -> Result:
+            return await work
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result(60)
+
+    def ask(self, question: Callable[[], Result]) -> Result:
+        """Ask something on the front's loop."""
+
+        async def asked() -> Result:
+            return question()
+
+        return self.run(asked())
+
+
+class ServerProcess:
+    """A front as a process of its own, whose memory and descriptors can be read."""
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+        self.process = process
+        self.address = address
+
+    def memory_bytes(self, field: str = "VmRSS") -> int:
+        """Resident memory now, or at its highest (`VmHWM`)."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text("ascii").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {field}")
+
+    def descriptors(self) -> int:
+        """Open descriptors."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+
+@contextlib.contextmanager
+def server_process(*, max_descriptors: int | None = None, **limits: float) -> Iterator[ServerProcess]:
+    """Start a front as a process of its own, and end it."""
+    arguments = json.dumps({"limits": limits, "max_descriptors": max_descriptors})
+    command = [sys.executable, "-m", "tests.service.http2.serving", arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            address = process.stdout.readline().strip()
+            assert address, process.stderr.read() if process.stderr else ""
+            yield ServerProcess(process, address)
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def convert_body(*fahrenheit: float) -> bytes:
+    """A framed ConvertRequest."""
+    return framed(api.ConvertRequest(fahrenheit=fahrenheit).SerializeToString())
+
+
+def celsius(message: bytes) -> list[float]:
+    """The temperatures of a ConvertResponse."""
+    return list(api.ConvertResponse.FromString(message).celsius)
+
+
+def main(arguments: Mapping[str, Any]) -> None:
+    """Serve until terminated; logs go nowhere, the address to standard output."""
+    import resource  # noqa: PLC0415 - of the process of its own only
+
+    import structlog  # noqa: PLC0415 - likewise
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    limits = Http2Limits(**arguments["limits"])
+    with tempfile.TemporaryDirectory() as root:
+        serving = Serving(load_models(Path(root)), limits)
+        with serving:
+            if arguments["max_descriptors"]:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (arguments["max_descriptors"],) * 2)
+            print(serving.address, flush=True)  # noqa: T201 - read by whoever started it
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
