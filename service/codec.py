@@ -29,6 +29,8 @@ _ON_EXTRAPOLATION: Final = {
     api.ON_EXTRAPOLATION_UNSPECIFIED: OnExtrapolation.FLAG,
     **{int(choice): choice for choice in OnExtrapolation},
 }
+_FEW_VALUES: Final = 64
+
 _INSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_INSIDE).SerializeToString()
 _UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).SerializeToString()
 
@@ -128,9 +130,11 @@ def query_of(message: api.ConvertRequest) -> ConvertQuery:
     Raises:
         InvalidRequestError: it holds no temperature, or an option that does not exist.
     """
-    rows = np.array(message.fahrenheit, dtype=np.float32)
-    if not rows.size:
+    values = message.fahrenheit
+    if not values:
         raise InvalidRequestError("fahrenheit", "is empty; name at least one temperature")
+    # A short list is quicker than the view of the field that a long one deserves.
+    rows = np.array(values[:] if len(values) < _FEW_VALUES else values, dtype=np.float32)
     on_extrapolation = _ON_EXTRAPOLATION.get(message.on_extrapolation)
     if on_extrapolation is None:
         raise InvalidRequestError("on_extrapolation", f"has no value {message.on_extrapolation}")
@@ -155,6 +159,8 @@ def _interval(answer: Answer, celsius: NDArray[np.float32]) -> list[Part]:
 def _domain(query: ConvertQuery, answer: Answer) -> list[Part]:
     if query.on_extrapolation is OnExtrapolation.IGNORE:
         return []
+    if answer.inside:
+        return [_INSIDE]
     if answer.outside is None:
         return [_UNKNOWN]
     rows = np.flatnonzero(answer.outside)

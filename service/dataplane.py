@@ -82,7 +82,7 @@ def group(calls: Iterable[Bound], limits: BatchLimits) -> list[Run]:
     open_runs: dict[object, Run] = {}
     for call in calls:
         shares = call.version.rows_independent and call.rows < limits.solo_rows
-        key = (call.version, *(tensor.shape[1:] for tensor in call.tensors))
+        key = (call.version, *[tensor.shape[1:] for tensor in call.tensors])
         run = open_runs.get(key) if shares else None
         if run is None or run.rows + call.rows > limits.max_batch_rows:
             run = Run(call.version)
@@ -156,18 +156,16 @@ class Dataplane:
     def _execute(self, run: Run) -> None:
         started = self._clock()
         calls = [call for call in run.calls if _alive(call.request, started)]
-        tensors = _join(calls)
-        outside = run.version.outside(tensors[0]) if calls and run.version.domain is not None else None
-        if _refuse_rows(calls, tensors, outside):
+        batch = _join(run.version, calls)
+        if _refuse_rows(calls, batch):
             calls = [call for call in calls if call.request.outcome is None]
-            tensors = _join(calls)
-            outside = run.version.outside(tensors[0]) if calls and run.version.domain is not None else None
+            batch = _join(run.version, calls)
         if not calls:
             return
         began = self._clock()
-        outputs = run.version.engine.run(tensors)
+        outputs = run.version.engine.run(batch.tensors)
         ended = self._clock()
-        _hand_out(run.version, calls, outputs, outside)
+        _hand_out(run.version, calls, outputs, batch)
         waited = [began - call.request.received_seconds for call in calls]
         self._observer.ran(run.version, sum(call.rows for call in calls), waited, ended - began)
 
@@ -189,21 +187,37 @@ def _alive(request: Request, now: float) -> bool:
     return True
 
 
-def _join(calls: Sequence[Bound]) -> list[Tensor]:
-    """One array an input, the rows of all calls one after the other; no copy where there is one call."""
+@dataclass(slots=True)
+class _Batch:
+    """The rows of all calls of a run: one array an input, and which rows lie outside the training domain."""
+
+    tensors: list[Tensor]
+    outside: NDArray[np.bool_] | None
+    inside: bool
+    """Whether it is known that none does."""
+
+
+def _join(version: LoadedVersion, calls: Sequence[Bound]) -> _Batch:
+    """Put the rows of all calls one after the other; no copy where there is one call."""
     if len(calls) == 1:
-        return list(calls[0].tensors)
-    return [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
+        tensors = list(calls[0].tensors)
+    else:
+        tensors = [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
+    outside = version.outside(tensors[0]) if calls else None
+    return _Batch(tensors, outside, inside=outside is not None and not outside.any())
 
 
-def _refuse_rows(calls: Sequence[Bound], tensors: Sequence[Tensor], outside: NDArray[np.bool_] | None) -> bool:
+def _refuse_rows(calls: Sequence[Bound], batch: _Batch) -> bool:
     """Set the outcome of calls whose rows must not be run, and tell whether there were any.
 
     All rows are looked at together; the single calls only where something is wrong with one of them.
     """
-    impossible = any(call.query.fahrenheit for call in calls) and not bool(possible(tensors[0]).all())
-    extrapolates = outside is not None and bool(outside.any())
-    if not impossible and not extrapolates:
+    # Inside the training domain nothing is impossible.
+    if batch.inside or not calls:
+        return False
+    tensors, outside = batch.tensors, batch.outside
+    impossible = any(call.query.fahrenheit for call in calls) and not possible(tensors[0]).all()
+    if not impossible and outside is None:
         return False
     start = 0
     for call in calls:
@@ -230,16 +244,15 @@ def _check_rows(call: Bound, rows: Tensor, outside: NDArray[np.bool_] | None) ->
     )
 
 
-def _hand_out(
-    version: LoadedVersion, calls: Sequence[Bound], outputs: list[Tensor], outside: NDArray[np.bool_] | None
-) -> None:
+def _hand_out(version: LoadedVersion, calls: Sequence[Bound], outputs: list[Tensor], batch: _Batch) -> None:
     """Give each call its own rows of the outputs, encoded."""
+    outside, inside = batch.outside, batch.inside
     start = 0
     for call in calls:
         rows = slice(start, start + call.rows)
         start += call.rows
         own = outputs if len(calls) == 1 else [output[rows] for output in outputs]
-        answer = Answer(version, own, None if outside is None else outside[rows])
+        answer = Answer(version, own, None if outside is None else outside[rows], inside)
         call.request.outcome = _encode(call, answer)
 
 

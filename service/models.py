@@ -68,7 +68,8 @@ class LoadedVersion:
         if self.domain is None:
             return None
         low, high = self.domain
-        return np.asarray(np.logical_or(rows < low, rows > high).any(axis=1))
+        inside: NDArray[np.bool_] = np.logical_and(rows >= low, rows <= high).all(axis=1)
+        return ~inside  # so that NaN is outside
 
 
 @dataclass(frozen=True, slots=True)

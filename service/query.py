@@ -51,6 +51,8 @@ class Answer:
     """One array for each output of the model, this query's rows along axis 0."""
     outside: NDArray[np.bool_] | None
     """Which rows lie outside the training domain: None where the model does not state it."""
+    inside: bool
+    """Whether it is known that no row lies outside, so that nobody need look at `outside`."""
 
 
 @dataclass(slots=True)

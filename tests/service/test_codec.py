@@ -20,7 +20,7 @@ from service.query import Answer, ConvertQuery, OnExtrapolation
 from service.wire import packed_floats, varint
 from tests.service.artefacts import HALF_WIDTH_CELSIUS, make_artefact
 
-FLOATS = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False))
+FLOATS = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(width=32, allow_nan=False))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_an_answer_parses_as_the_message_it_stands_for(
     """Written by hand and parsed by protobuf, an answer has every field as it was, in canonical bytes."""
     outside = data.draw(hnp.arrays(np.bool_, len(celsius)))
     interval = data.draw(st.booleans())
-    answer = Answer(version, [celsius.reshape(-1, 1)], outside)
+    answer = Answer(version, [celsius.reshape(-1, 1)], outside, inside=not outside.any())
     written = b"".join(ConvertCodec().encode(_query(interval=interval), answer))
 
     expected = api.ConvertResponse(model="linear", version=1, celsius=celsius.tolist())
@@ -117,7 +117,7 @@ def test_a_version_and_a_label_are_read() -> None:
 
 def test_an_unknown_domain_is_said_to_be_unknown(version: LoadedVersion) -> None:
     """No flag is not the same as inside."""
-    answer = Answer(version, [np.ones((1, 1), np.float32)], None)
+    answer = Answer(version, [np.ones((1, 1), np.float32)], None, inside=False)
     parsed = api.ConvertResponse.FromString(b"".join(ConvertCodec().encode(_query(), answer)))
     assert parsed.domain_status == api.DOMAIN_STATUS_UNKNOWN
     with pytest.raises(UnsupportedError):
@@ -126,7 +126,7 @@ def test_an_unknown_domain_is_said_to_be_unknown(version: LoadedVersion) -> None
 
 def test_nobody_looks_where_nobody_was_asked_to(version: LoadedVersion) -> None:
     """`ON_EXTRAPOLATION_IGNORE` leaves the status out."""
-    answer = Answer(version, [np.ones((1, 1), np.float32)], np.array([True]))
+    answer = Answer(version, [np.ones((1, 1), np.float32)], np.array([True]), inside=False)
     query = _query(on_extrapolation=OnExtrapolation.IGNORE)
     parsed = api.ConvertResponse.FromString(b"".join(ConvertCodec().encode(query, answer)))
     assert parsed.domain_status == api.DOMAIN_STATUS_UNSPECIFIED
@@ -139,7 +139,7 @@ def test_a_stream_answer_carries_its_id(version: LoadedVersion, identifier: str)
     message = api.ConvertStreamRequest(id=identifier, request=api.ConvertRequest(fahrenheit=[32]))
     codec = ConvertStreamCodec(message)
     query = codec.decode(b"")
-    answer = Answer(version, [np.array([[7.5]], np.float32)], np.array([False]))
+    answer = Answer(version, [np.array([[7.5]], np.float32)], np.array([False]), inside=True)
     parsed = api.ConvertStreamResponse.FromString(b"".join(codec.encode(query, answer)))
     assert (parsed.id, list(parsed.response.celsius)) == (identifier, [7.5])
 
