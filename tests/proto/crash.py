@@ -5,11 +5,13 @@ Run by path, with arguments:
     crash.py TEMPLATE OUTPUT OPERATION...
 
 For k = 1, 2, … a copy of the repository TEMPLATE is made at OUTPUT/k, and a process runs the operation on it that is
-killed with SIGKILL at its k-th step, until one comes to its end. A step is a line of the repository's source or a call
-to the operating system (an audit event, a sync), whichever comes next: nothing can happen between two steps.
+killed with SIGKILL at its k-th step, until one comes to its end. A step is a line of the repository's source, a line of
+pathlib's functions that write whole files, or a call that touches the file system (an audit event, a sync), whichever
+comes next: what happens between two steps is one call to the operating system at most.
 """
 
 import os
+import pathlib
 import shutil
 import signal
 import sys
@@ -23,6 +25,8 @@ from proto import repository
 Tracer: TypeAlias = "Callable[[FrameType, str, object], Tracer] | None"
 
 SOURCE = repository.__file__
+EVENTS = ("open", "os.", "fcntl.", "shutil.", "tempfile.")
+WRITERS = {"write_bytes", "write_text"}
 
 
 class Killer:
@@ -39,7 +43,7 @@ class Killer:
 
     def arm(self) -> None:
         """Count from now on: audit events, syncs (which are no audit event), and lines of the repository."""
-        sys.addaudithook(lambda *_: self.step())
+        sys.addaudithook(lambda event, _: self.step() if event.startswith(EVENTS) else None)
         os.fsync = self._before(os.fsync)
         sys.settrace(self._trace)
 
@@ -51,7 +55,8 @@ class Killer:
         return killable
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Tracer:
-        if frame.f_code.co_filename != SOURCE:
+        code = frame.f_code
+        if code.co_filename != SOURCE and not (code.co_filename == pathlib.__file__ and code.co_name in WRITERS):
             return None
         if event == "line":
             self.step()
@@ -86,6 +91,9 @@ def survives(root: Path, at: int, words: list[str]) -> bool:
 
 def main(template: str, output: str, *words: str) -> None:
     """Kill the operation at each step in turn: see the top of the file."""
+    shutil.copytree(template, Path(output) / "0")
+    operate(Path(output) / "0", list(words))  # imports what it needs, so that the killed ones import nothing
+    shutil.rmtree(Path(output) / "0")
     at = 1
     while True:
         root = Path(output) / str(at)
