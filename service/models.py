@@ -68,8 +68,8 @@ class LoadedVersion:
         if self.domain is None:
             return None
         low, high = self.domain
-        inside: NDArray[np.bool_] = np.logical_and(rows >= low, rows <= high).all(axis=1)
-        return ~inside  # so that NaN is outside
+        inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
+        return np.logical_not(inside)  # so that NaN is outside
 
 
 @dataclass(frozen=True, slots=True)
