@@ -19,6 +19,7 @@ FAHRENHEIT: Final = "fahrenheit"
 CELSIUS: Final = "celsius"
 BUILT_IN: Final = "built-in"
 MINIMUM_ROWS: Final = 3
+_GREATEST_FLOAT32: Final = float(np.finfo(np.float32).max)
 
 _BUILT_IN_FAHRENHEIT: Final = (35.7, 55.9, 58.2, 81.9, 56.3, 48.9, 33.9, 21.8, 48.4, 60.4, 68.4)
 _BUILT_IN_CELSIUS: Final = (0.5, 14.0, 15.0, 28.0, 11.0, 8.0, 3.0, -4.0, 6.0, 13.0, 21.0)
@@ -204,7 +205,7 @@ def _fault(value: float, lowest: float, unit: str) -> str | None:
     """Say what is wrong with a value; None where nothing is."""
     if not np.isfinite(value):
         return f"{value} is not finite"
-    if abs(value) > np.finfo(np.float32).max:
+    if abs(value) > _GREATEST_FLOAT32:
         return f"{value:g} is too large for single precision"
     if value < lowest:
         return f"{value:g} {unit} is below absolute zero ({lowest:g} {unit})"
