@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 UNIX_PREFIX: Final = "unix:"
-_HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
+_HOST_PORT: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+):(?P<port>[0-9]{1,5})")
 _MAX_PORT: Final = 65535
 
 
@@ -13,7 +13,7 @@ class AddressError(Exception):
 
 
 def split_host_port(address: str) -> tuple[str, int]:
-    """Return the host, without brackets, and the port.
+    """Return the host, an IPv6 address without its brackets, and the port.
 
     Raises:
         AddressError: it is not `HOST:PORT`.
@@ -22,3 +22,8 @@ def split_host_port(address: str) -> tuple[str, int]:
     if match is None or int(match["port"]) > _MAX_PORT:
         raise AddressError(f"{address!r} is not HOST:PORT with a port up to {_MAX_PORT}")
     return match["host"].strip("[]"), int(match["port"])
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Write an address, the inverse of `split_host_port`: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

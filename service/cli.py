@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, NoReturn, TypeVar, get_args
 
 from google.protobuf.message import Message
 
@@ -26,10 +26,24 @@ from service.config import (
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+_UNITS: Final = {"bytes", "calls", "rows", "seconds", "threads", "versions"}
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command that `arguments[0]` names, with the rest as its arguments."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's core writes to stderr what its errors tell us as well
     return _COMMANDS[arguments[0]](arguments[1:])
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and takes no abbreviated flags: a new flag would change what they mean."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever argparse takes
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' tells more\n")
 
 
 # serve ----------------------------------------------------------------------------------------------------------------
@@ -37,30 +51,37 @@ def main(arguments: Sequence[str]) -> int:
 
 def serve_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver serve`: one flag a setting, described by the setting itself."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="quicksilver serve",
         description="Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C drains it.",
-        epilog=f"Every setting can also stand in an environment variable ({variable('listen')} for --listen) or in the "
-        "settings file. A flag goes before a variable, a variable before the file.",
+        epilog="In brackets: the default, and the environment variable that sets it. In the settings file a setting's "
+        "name is that of its flag with '_' for '-'. A flag goes before a variable, a variable before the file.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"TOML file of settings; also {FILE_VARIABLE}")
+    parser.add_argument("--settings", type=Path, metavar="FILE", help=f"TOML file of settings [none; {FILE_VARIABLE}]")
     for name, field in Settings.model_fields.items():
         default = "none" if field.default is None else field.default
-        options: dict[str, Any] = {"help": f"{field.description} [{default}]"}
+        description = (field.description or "").replace("%", "%%")
+        options: dict[str, Any] = {"help": f"{description} [{default}; {variable(name)}]"}
         if field.annotation is bool:
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["metavar"] = _metavar(field.annotation)
+            options["metavar"] = _metavar(name, field.annotation)
         parser.add_argument(flag(name), dest=name, **options)
     return parser
 
 
-def _metavar(annotation: Any) -> str:  # noqa: ANN401 - a type of any kind
-    if get_args(annotation) and all(isinstance(choice, str) for choice in get_args(annotation)):
-        return "|".join(get_args(annotation))
-    plain = get_args(annotation)[0] if get_origin(annotation) is not None else annotation
-    return {int: "N", float: "SECONDS", Path: "DIR"}.get(plain, "TEXT")
+def _metavar(name: str, annotation: Any) -> str:  # noqa: ANN401 - a type of any kind
+    """What stands for a setting's value: its choices, or the unit that its name holds."""
+    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    if choices:
+        return "|".join(choices)
+    units = [word for word in name.split("_") if word in _UNITS]
+    return (
+        units[0].upper()
+        if units
+        else {"listen": "ADDRESS", "http_listen": "HOST:PORT", "repository": "DIR"}.get(name, "NAME")
+    )
 
 
 def _serve(arguments: Sequence[str]) -> int:
@@ -88,6 +109,9 @@ def _run_server(settings: Settings) -> int:
     except (DeviceError, AddressError) as error:
         return _fail("serve", str(error), 1)
     signal.sigwait(signals)
+    for number in signals:  # whoever asks a second time does not want to wait
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     server.stop()
     return 0
 
@@ -97,7 +121,7 @@ def _run_server(settings: Settings) -> int:
 
 def convert_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver convert`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="quicksilver convert",
         description="Convert temperatures in degrees Fahrenheit with a running server.",
         epilog="Without temperatures they are read from standard input, split at white space, commas or semicolons.",
@@ -128,7 +152,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
         "--server",
         default=os.environ.get(SERVER_VARIABLE) or DEFAULT_ADDRESS,
         metavar="HOST:PORT",
-        help=f"the server [%(default)s]; also {SERVER_VARIABLE}",
+        help=f"the server [%(default)s; {SERVER_VARIABLE}]",
     )
     parser.add_argument(
         "--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="SECONDS", help="deadline [%(default)s]"
@@ -138,11 +162,14 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 
 def _convert(arguments: Sequence[str]) -> int:
     from service.client import Converter, ConverterError  # noqa: PLC0415 - serve has no use for the client
-    from service.tables import ReadingError, conversion_json, print_conversion, read_fahrenheit  # noqa: PLC0415 - as above
+    from service.tables import ReadingError, conversion_json, print_conversion  # noqa: PLC0415 - as above
 
-    options = convert_parser().parse_args(arguments)
+    parser = convert_parser()
+    options = parser.parse_intermixed_args([_no_flag(word) for word in arguments])
+    if options.fahrenheit and options.csv:
+        parser.error("temperatures are named, or read from --csv, not both")
     try:
-        fahrenheit = options.fahrenheit or read_fahrenheit(options.csv, options.column)
+        fahrenheit = options.fahrenheit or _read(options)
         with Converter(options.server, timeout_seconds=options.timeout) as converter:
             conversion = converter.convert(
                 fahrenheit,
@@ -154,6 +181,8 @@ def _convert(arguments: Sequence[str]) -> int:
             )
     except (ReadingError, ConverterError) as error:
         return _fail("convert", str(error), 1)
+    except ValueError as error:  # an option that no request can carry
+        return _fail("convert", str(error), 2)
     if options.json:
         print(conversion_json(fahrenheit, conversion))  # noqa: T201 - this is what was asked for
     else:
@@ -161,12 +190,30 @@ def _convert(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _read(options: argparse.Namespace) -> list[float]:
+    from service.tables import read_csv, read_numbers  # noqa: PLC0415 - serve has no use for them
+
+    return read_csv(options.csv, options.column) if options.csv else read_numbers()
+
+
+def _no_flag(word: str) -> str:
+    """Let argparse take a negative number in any notation for what it is: it knows -40, and not -4e1 or -inf.
+
+    A word that begins with a space is never a flag, and `float` and `int` skip the space.
+    """
+    try:
+        float(word)
+    except ValueError:
+        return word
+    return f" {word}" if word.startswith("-") else word
+
+
 # models ---------------------------------------------------------------------------------------------------------------
 
 
 def models_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver models`."""
-    parser = argparse.ArgumentParser(prog="quicksilver models", description="What a running server holds.")
+    parser = _Parser(prog="quicksilver models", description="What a running server holds.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="every model and its versions")
     _add_connection(listing)
@@ -191,6 +238,8 @@ def _models(arguments: Sequence[str]) -> int:
                 _show(described, print_model, as_json=options.json)
     except ConverterError as error:
         return _fail("models", str(error), 1)
+    except ValueError as error:  # an option that no request can carry
+        return _fail("models", str(error), 2)
     return 0
 
 

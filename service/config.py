@@ -1,21 +1,29 @@
 """Every setting of the server: its bounds, its default, and what it means, in one frozen value.
 
-A setting comes from the command line, a `QUICKSILVER_*` variable, or a TOML file, in this order. What is unknown or
-out of bounds refuses to start, and is named with where it came from.
+A setting comes from the command line, a `QUICKSILVER_*` variable, or a TOML file, in this order. What is unknown, out
+of bounds, or at odds with another setting refuses to start, and is named with where it came from.
 """
 
-import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
-from proto.repository import check_name
-from service.address import UNIX_PREFIX, split_host_port
-from service.engine import Device
+from proto.repository import InvalidNameError, check_name
+from service.address import UNIX_PREFIX, AddressError, split_host_port
+from service.device import Device
 
 ENVIRONMENT_PREFIX: Final = "QUICKSILVER_"
 FILE_VARIABLE: Final = ENVIRONMENT_PREFIX + "SETTINGS"
@@ -24,19 +32,19 @@ SERVER_VARIABLE: Final = ENVIRONMENT_PREFIX + "SERVER"
 
 
 class SettingsError(Exception):
-    """A setting is unknown or out of bounds; the message names it and where it came from."""
+    """A setting is unknown, out of bounds or at odds with another; the message names it and where it came from."""
 
 
 def _grpc_address(address: str) -> str:
-    if not address.startswith(UNIX_PREFIX):
-        _http_address(address)
-    return address
+    if address.startswith(UNIX_PREFIX) and address != UNIX_PREFIX:
+        return address
+    return _http_address(address)
 
 
 def _http_address(address: str) -> str:
     try:
         split_host_port(address)
-    except Exception as error:
+    except AddressError as error:
         raise ValueError(str(error)) from error
     return address
 
@@ -44,16 +52,14 @@ def _http_address(address: str) -> str:
 def _model_name(name: str) -> str:
     try:
         return check_name(name)
-    except Exception as error:
+    except InvalidNameError as error:
         raise ValueError(str(error)) from error
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of `quicksilver serve`. The descriptions are what `--help` prints."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True, env_ignore_empty=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     repository: Path = Field(Path("models"), description="directory of the models: NAME/VERSION/model.onnx")
     listen: Annotated[str, AfterValidator(_grpc_address)] = Field(
@@ -90,17 +96,25 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe event to log")
 
+    @field_validator("*", mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library's signature
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env files: what is set is set where it is seen
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take the values given before those of the environment; the file is read by `load_settings`."""
-        return init_settings, env_settings
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse `true` where a number is wanted: Python takes it for 1, nobody means that."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"{str(value).lower()} is no value for it")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse settings that contradict each other."""
+        if self.listen == self.http_listen and split_host_port(self.listen)[1] != 0:
+            raise ValueError(f"listen and http_listen are both {self.listen}: one address cannot serve two protocols")
+        if self.max_waiting_bytes < self.max_message_bytes:
+            raise ValueError(
+                f"max_waiting_bytes, {self.max_waiting_bytes}, is less than max_message_bytes, "
+                f"{self.max_message_bytes}: one message alone may break it"
+            )
+        return self
 
 
 def flag(name: str) -> str:
@@ -116,23 +130,25 @@ def variable(name: str) -> str:
 def load_settings(given: Mapping[str, Any], file: Path | None, environment: Mapping[str, str]) -> Settings:
     """Put the settings together: those given before the environment's, those before the file's.
 
+    A variable that is empty counts as not set.
+
     Raises:
-        SettingsError: one is unknown or out of bounds, or the file cannot be read.
+        SettingsError: one is unknown, out of bounds or at odds with another, or the file cannot be read.
     """
     _refuse_unknown_variables(environment)
     from_file = {} if file is None else _read_file(file)
     from_environment = {
         name: environment[variable(name)] for name in Settings.model_fields if environment.get(variable(name))
     }
-    values = {**from_file, **from_environment, **given}
+    origins = {
+        **{name: f"{name!r} in {file}" for name in from_file},
+        **{name: variable(name) for name in from_environment},
+        **{name: flag(name) for name in given},
+    }
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate({**from_file, **from_environment, **given})
     except ValidationError as error:
-        origins = {
-            name: flag(name) if name in given else variable(name) if name in from_environment else f"{name!r} in {file}"
-            for name in values
-        }
-        raise SettingsError("\n".join(_problems(error, origins))) from error
+        raise SettingsError("\n".join(_problem(problem, origins) for problem in error.errors())) from error
 
 
 def settings_file(environment: Mapping[str, str]) -> Path | None:
@@ -154,15 +170,24 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = {variable(name) for name in Settings.model_fields} | {FILE_VARIABLE, SERVER_VARIABLE}
     unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
-        raise SettingsError(f"{unknown[0]}: there is no such setting")
+        raise SettingsError("\n".join(f"{name}: there is no such setting" for name in unknown))
 
 
-def _problems(error: ValidationError, origins: Mapping[str, str]) -> Sequence[str]:
-    lines = []
-    for problem in error.errors():
-        name = str(problem["loc"][0])
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{origins[name]}: there is no such setting")
-        else:
-            lines.append(f"{origins[name]}: {problem['msg']}, not {os.fspath(str(problem['input']))!r}")
-    return lines
+def _problem(problem: ErrorDetails, origins: Mapping[str, str]) -> str:
+    """One line about one problem: where the setting came from, and what is wrong with it."""
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return text + "".join(f"; {origin}" for origin in _named_origins(text, origins))
+    origin = origins[str(problem["loc"][0])]
+    if problem["type"] == "extra_forbidden":
+        return f"{origin}: there is no such setting"
+    if problem["type"] == "value_error":
+        return f"{origin}: {text}"
+    return f"{origin}: {text[0].lower()}{text[1:]}, not {str(problem['input'])!r}"
+
+
+def _named_origins(text: str, origins: Mapping[str, str]) -> Iterator[str]:
+    """Where the settings that a text names came from; one that nobody set has its default."""
+    for name in Settings.model_fields:
+        if name in text.replace(",", "").split() and name in origins:
+            yield f"{name} is from {origins[name]}"

@@ -1,28 +1,57 @@
-"""Structured logs on stderr: for people on a terminal, one JSON object a line elsewhere. Payloads are never logged."""
+"""Structured logs on stderr: for people on a terminal, one JSON object a line elsewhere. Payloads are never logged.
+
+Tracebacks are told without local variables, since those of a failed call hold its temperatures. What libraries log,
+what Python warns of, and what ends a thread goes the same way, so that every line is one event.
+"""
 
 import logging
 import sys
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+log = structlog.get_logger(__name__)
+
+
+class _Forwarder(logging.Handler):
+    """Hands what is logged through the standard library to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record's message under the name of who logged it."""
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
 def configure_logs(style: Literal["auto", "console", "json"], level: str) -> None:
     """Set up logging for the whole process. `auto` means console on a terminal, JSON elsewhere."""
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
-    ending: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-        if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *ending,
+            *(_for_people() if console else _for_machines()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(handlers=[_Forwarder()], level=level.upper(), force=True)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread_fault
+
+
+def _for_people() -> list[Any]:
+    traceback = structlog.dev.RichTracebackFormatter(show_locals=False)
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=traceback)]
+
+
+def _for_machines() -> list[Any]:
+    transformer = ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(transformer), structlog.processors.JSONRenderer()]
+
+
+def _log_thread_fault(fault: threading.ExceptHookArgs) -> None:
+    name = fault.thread.name if fault.thread else None
+    log.critical("a thread ended with a fault", thread=name, exc_info=fault.exc_value)

@@ -1,42 +1,86 @@
 """What the client commands read and print: temperatures from text and CSV, answers as tables, lines or JSON."""
 
+import contextlib
 import csv
+import io
 import json
 import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.client import Conversion
+from service.conversion import Conversion
+
+STANDARD_INPUT: Final = Path("-")
+
+_FIXED_BELOW_CELSIUS: Final = 1e9
+"""Answers of at least this size are written with an exponent: two decimals of them mean nothing."""
 
 
 class ReadingError(Exception):
     """A temperature cannot be read; the message names the place."""
 
 
-def read_fahrenheit(path: Path | None, column: str) -> list[float]:
-    """Read temperatures from a CSV file, from CSV on standard input (`-`), or from plain numbers there (None).
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def read_numbers() -> list[float]:
+    """Read plain numbers from standard input.
 
     Raises:
-        ReadingError: the file, the column, or a number is not what it should be.
+        ReadingError: one is no number, or there are none.
     """
-    if path is None:
-        return list(parse_numbers(sys.stdin, "standard input"))
-    if str(path) == "-":
-        return list(parse_csv(sys.stdin, column, "standard input"))
+    with _open(STANDARD_INPUT) as file:
+        return _some(parse_numbers(file, _name(STANDARD_INPUT)), _name(STANDARD_INPUT))
+
+
+def read_csv(path: Path, column: str) -> list[float]:
+    """Read temperatures from a CSV file, or from CSV on standard input (`-`).
+
+    Raises:
+        ReadingError: the file, the column, or a number is not what it should be, or there are none.
+    """
+    source = _name(path)
+    with _open(path) as file:
+        return _some(parse_csv(file, column, source), source)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """Open a file or standard input (`-`) as UTF-8, with or without a byte order mark."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return list(parse_csv(file, column, str(path)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReadingError(f"{path}: {error}") from error
+        if path == STANDARD_INPUT:
+            text = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+            yield text
+            text.detach()  # standard input is not ours to close
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                yield file
+    except OSError as error:
+        raise ReadingError(f"{_name(path)}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ReadingError(f"{_name(path)} is not UTF-8 text: {error}") from error
+
+
+def _name(path: Path) -> str:
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
+def _some(numbers: Iterable[float], source: str) -> list[float]:
+    read = list(numbers)
+    if not read:
+        raise ReadingError(f"{source} holds no temperature")
+    return read
 
 
 def parse_numbers(lines: Iterable[str], source: str) -> Iterator[float]:
@@ -47,13 +91,17 @@ def parse_numbers(lines: Iterable[str], source: str) -> Iterator[float]:
                 yield _number(word, f"{source}, line {number}")
 
 
-def parse_csv(file: TextIO, column: str, source: str) -> Iterator[float]:
+def parse_csv(file: Iterable[str], column: str, source: str) -> Iterator[float]:
     """Read one column of a CSV file with a header line."""
-    rows = csv.DictReader(file)
-    if column not in (rows.fieldnames or ()):
-        raise ReadingError(f"{source} has no column {column!r}: there are {', '.join(rows.fieldnames or ()) or 'none'}")
-    for row in rows:
-        yield _number(row[column] or "", f"{source}, line {rows.line_num}, column {column!r}")
+    rows = csv.DictReader(file, skipinitialspace=True)
+    try:
+        names = rows.fieldnames or ()
+        if column not in names:
+            raise ReadingError(f"{source} has no column {column!r}: there are {', '.join(names) or 'none'}")
+        for row in rows:
+            yield _number(row[column] or "", f"{source}, line {rows.line_num}, column {column!r}")
+    except csv.Error as error:
+        raise ReadingError(f"{source}, line {rows.line_num}: {error}") from error
 
 
 def _number(text: str, place: str) -> float:
@@ -63,16 +111,24 @@ def _number(text: str, place: str) -> float:
         raise ReadingError(f"{place}: {text!r} is not a number") from None
 
 
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
 def conversion_rows(fahrenheit: Sequence[float], conversion: Conversion) -> Iterator[dict[str, Any]]:
     """One dictionary a temperature, with what is known of it. A bound that cannot be stated is None."""
-    outside = None if conversion.outside is None else conversion.outside.tolist()
-    lower = None if conversion.lower is None else conversion.lower.tolist()
-    upper = None if conversion.upper is None else conversion.upper.tolist()
-    for index, (value, celsius) in enumerate(zip(fahrenheit, conversion.celsius.tolist(), strict=True)):
-        row = {"fahrenheit": value, "celsius": celsius}
+    extrapolated = None if conversion.extrapolated is None else conversion.extrapolated.tolist()
+    lower = None if conversion.celsius_lower is None else _shortest(conversion.celsius_lower)
+    upper = None if conversion.celsius_upper is None else _shortest(conversion.celsius_upper)
+    for index, (value, celsius) in enumerate(zip(fahrenheit, _shortest(conversion.celsius), strict=True)):
+        row: dict[str, Any] = {"fahrenheit": value, "celsius": celsius}
         if lower is not None and upper is not None:
             row |= {"celsius_lower": _or_none(lower[index]), "celsius_upper": _or_none(upper[index])}
-        yield row | {"extrapolated": None if outside is None else outside[index]}
+        yield row | {"extrapolated": None if extrapolated is None else extrapolated[index]}
+
+
+def _shortest(values: NDArray[np.float32]) -> list[float]:
+    """The shortest numbers that are these float32 values: 36.6, where float64 shows 36.599998474121094."""
+    return [float(str(value)) for value in values]
 
 
 def _or_none(value: float) -> float | None:
@@ -102,12 +158,16 @@ def print_conversion(fahrenheit: Sequence[float], conversion: Conversion) -> Non
 
 
 def _conversion_line(row: dict[str, Any], conversion: Conversion) -> list[str]:
-    cells = [f"{row['fahrenheit']:g}", f"{row['celsius']:.2f}"]
+    cells = [f"{row['fahrenheit']:.9g}", _celsius(row["celsius"])]
     if conversion.coverage is not None:
         known = row["celsius_lower"] is not None
-        cells.append(f"{row['celsius_lower']:.2f} … {row['celsius_upper']:.2f}" if known else "none")
+        cells.append(f"{_celsius(row['celsius_lower'])} … {_celsius(row['celsius_upper'])}" if known else "none")
     notes = {True: "outside the training range", False: "", None: "training range unknown"}
     return [*cells, notes[row["extrapolated"]]]
+
+
+def _celsius(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < _FIXED_BELOW_CELSIUS else f"{value:.7g}"
 
 
 def print_models(answer: api.ListModelsResponse) -> None:
@@ -123,30 +183,31 @@ def print_models(answer: api.ListModelsResponse) -> None:
         for model in answer.models
         for version in model.versions
     ]
+    count = f"{len(answer.models)} model{'' if len(answer.models) == 1 else 's'}"
     default = f"default model: {answer.default_model}" if answer.default_model else "no default model"
-    _print_table(f"{len(answer.models)} models; {default}", ["model", "version", "state", "labels", ""], lines)
+    _print_table(f"{count}; {default}", ["model", "version", "state", "labels", ""], lines)
 
 
 def print_model(answer: api.GetModelResponse) -> None:
     """Print what is known of a version, a line a fact."""
-    facts = [
-        ("state", _state(answer.version)),
-        ("labels", ", ".join(answer.version.labels) or "none"),
-        ("kind", answer.kind or "not stated"),
-        ("device", answer.device or "none"),
-        ("file", f"{answer.size_bytes} bytes, sha256 {answer.sha256}" if answer.sha256 else "not loaded"),
-        *((f"domain of {column.name}", f"{column.minimum:g} … {column.maximum:g}") for column in answer.domain),
-    ]
+    _print_table(f"{answer.model}, version {answer.version.version}", ["", ""], [list(fact) for fact in _facts(answer)])
+
+
+def _facts(answer: api.GetModelResponse) -> Iterator[tuple[str, str]]:
+    yield "state", _state(answer.version)
+    yield "labels", ", ".join(answer.version.labels) or "none"
+    yield "kind", answer.kind or "not stated"
+    yield "device", answer.device or "none"
+    yield "file", f"{answer.size_bytes} bytes, sha256 {answer.sha256}" if answer.sha256 else "not loaded"
+    for column in answer.domain:
+        yield f"domain of {column.name}", f"{column.minimum:g} … {column.maximum:g}"
     if answer.HasField("interval"):
         stated = answer.interval
-        facts.append(("interval", f"± {stated.half_width_celsius:.3f} °C at {stated.coverage:.0%}, {stated.method}"))
+        yield "interval", f"± {stated.half_width_celsius:.3f} °C at {stated.coverage:.0%}, {stated.method}"
     if answer.HasField("training"):
         run = answer.training
-        facts += [
-            ("training", f"{run.epochs} epochs, seed {run.seed}, {run.dataset_rows} rows, sha256 {run.dataset_sha256}"),
-            ("losses", f"training {run.training_loss:.4f} °C², validation {run.validation_loss:.4f} °C²"),
-        ]
-    _print_table(f"{answer.model}, version {answer.version.version}", ["", ""], [list(fact) for fact in facts])
+        yield "training", f"{run.epochs} epochs, seed {run.seed}, {run.dataset_rows} rows, sha256 {run.dataset_sha256}"
+        yield "losses", f"training {run.training_loss:.4f} °C², validation {run.validation_loss:.4f} °C²"
 
 
 def _state(version: api.ModelVersion) -> str:
@@ -155,14 +216,19 @@ def _state(version: api.ModelVersion) -> str:
 
 
 def _print_table(title: str, header: list[str], lines: list[list[str]]) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # a reason may hold brackets and colons
     if not console.is_terminal:
         written = [line for line in [[title], header, *lines] if any(line)]
-        print(*("\t".join(line).rstrip("\t") for line in written), sep="\n")  # noqa: T201 - asked for
+        print(*("\t".join(map(_one_line, line)).rstrip("\t") for line in written), sep="\n")  # noqa: T201 - asked for
         return
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", show_header=any(header))
     for name in header:
         table.add_column(name, justify="right" if name in {"°F", "°C"} else "left", overflow="fold")
     for line in lines:
         table.add_row(*line)
     console.print(table)
+
+
+def _one_line(cell: str) -> str:
+    """A cell in a line of tab-separated ones: what a reason says may hold both."""
+    return re.sub(r"[\t\r\n]+", " ", cell)
