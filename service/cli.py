@@ -112,8 +112,7 @@ def _run_server(settings: Settings) -> int:
     for number in signals:  # whoever asks a second time does not want to wait
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    server.stop()
-    return 0
+    return 0 if server.stop() else 1
 
 
 # convert --------------------------------------------------------------------------------------------------------------

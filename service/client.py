@@ -39,6 +39,7 @@ __all__ = [
     "ServerUnavailableError",
     "UnknownModelError",
     "UnsupportedError",
+    "error_from",
 ]
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:50051"

@@ -69,7 +69,7 @@ ERRORS: Final[dict[Code, type[ConverterError]]] = {
 }
 
 
-def error_from(error: Any, address: str) -> ConverterError:  # noqa: ANN401 - a grpc.RpcError that is also a grpc.Call, sync or asyncio
+def error_from(error: Any, address: str = "the server") -> ConverterError:  # noqa: ANN401 - a grpc.RpcError that is also a grpc.Call, sync or asyncio
     """Make the typed error of a failed call to `address`, with the fields that `google.rpc.BadRequest` names."""
     code = Code(error.code().value[0])
     violations = {}

@@ -35,12 +35,12 @@ class Conversion:
     version: int
     """The version that answered: the same for all rows."""
     celsius: NDArray[np.float32]
-    extrapolated: NDArray[np.bool_] | None
+    outside: NDArray[np.bool_] | None
     """Which rows lie outside the training domain; None where the model does not state it or nobody looked."""
-    celsius_lower: NDArray[np.float32] | None = None
-    """Lower bounds of the prediction interval, NaN outside the training domain; None where not asked for."""
-    celsius_upper: NDArray[np.float32] | None = None
-    """Upper bounds, likewise."""
+    lower: NDArray[np.float32] | None = None
+    """Lower bounds of the prediction interval in °C, NaN outside the training domain; None where not asked for."""
+    upper: NDArray[np.float32] | None = None
+    """Upper bounds in °C, likewise."""
     coverage: float | None = None
     """The probability that the interval holds the true temperature; None where not asked for."""
 
@@ -134,14 +134,14 @@ def join_answers(answers: Sequence[api.ConvertResponse], options: Options, shape
         model=first.model,
         version=first.version,
         celsius=joined([answer.celsius for answer in answers]),
-        extrapolated=_extrapolated(answers, shape),
-        celsius_lower=joined([answer.interval.celsius_lower for answer in answers]) if options.interval else None,
-        celsius_upper=joined([answer.interval.celsius_upper for answer in answers]) if options.interval else None,
+        outside=_outside(answers, shape),
+        lower=joined([answer.interval.celsius_lower for answer in answers]) if options.interval else None,
+        upper=joined([answer.interval.celsius_upper for answer in answers]) if options.interval else None,
         coverage=first.interval.coverage if options.interval else None,
     )
 
 
-def _extrapolated(answers: Sequence[api.ConvertResponse], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+def _outside(answers: Sequence[api.ConvertResponse], shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
     if answers[0].domain_status in {api.DOMAIN_STATUS_UNSPECIFIED, api.DOMAIN_STATUS_UNKNOWN}:
         return None
     flags = [np.zeros(len(answer.celsius), dtype=np.bool_) for answer in answers]

@@ -116,14 +116,14 @@ def _number(text: str, place: str) -> float:
 
 def conversion_rows(fahrenheit: Sequence[float], conversion: Conversion) -> Iterator[dict[str, Any]]:
     """One dictionary a temperature, with what is known of it. A bound that cannot be stated is None."""
-    extrapolated = None if conversion.extrapolated is None else conversion.extrapolated.tolist()
-    lower = None if conversion.celsius_lower is None else _shortest(conversion.celsius_lower)
-    upper = None if conversion.celsius_upper is None else _shortest(conversion.celsius_upper)
+    outside = None if conversion.outside is None else conversion.outside.tolist()
+    lower = None if conversion.lower is None else _shortest(conversion.lower)
+    upper = None if conversion.upper is None else _shortest(conversion.upper)
     for index, (value, celsius) in enumerate(zip(fahrenheit, _shortest(conversion.celsius), strict=True)):
         row: dict[str, Any] = {"fahrenheit": value, "celsius": celsius}
         if lower is not None and upper is not None:
             row |= {"celsius_lower": _or_none(lower[index]), "celsius_upper": _or_none(upper[index])}
-        yield row | {"extrapolated": None if extrapolated is None else extrapolated[index]}
+        yield row | {"extrapolated": None if outside is None else outside[index]}
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:
