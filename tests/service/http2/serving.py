@@ -175,9 +175,11 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(*, max_descriptors: int | None = None, **limits: float) -> Iterator[ServerProcess]:
-    """Start a front as a process of its own, and end it."""
-    arguments = json.dumps({"limits": limits, "max_descriptors": max_descriptors})
+def server_process(
+    *, max_descriptors: int | None = None, hold_seconds: float = 0, **limits: float
+) -> Iterator[ServerProcess]:
+    """Start a front as a process of its own, and end it. Its model stalls for the first seconds."""
+    arguments = json.dumps({"limits": limits, "max_descriptors": max_descriptors, "hold_seconds": hold_seconds})
     command = [sys.executable, "-m", "tests.service.http2.serving", arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -213,6 +215,9 @@ def main(arguments: Mapping[str, Any]) -> None:
         with serving:
             if arguments["max_descriptors"]:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (arguments["max_descriptors"],) * 2)
+            if arguments["hold_seconds"]:
+                serving.dataplane.go.clear()
+                threading.Timer(arguments["hold_seconds"], serving.dataplane.go.set).start()
             print(serving.address, flush=True)  # noqa: T201 - read by whoever started it
             threading.Event().wait()
 

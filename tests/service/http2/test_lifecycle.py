@@ -1,0 +1,355 @@
+"""Listening, draining, ageing, TLS: the front around its connections."""
+
+import contextlib
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from proto.quicksilver.v1 import converter_pb2 as api
+from service.address import AddressError
+from service.http2 import Certificates, Http2Limits
+from service.http2.tls import CertificatesError
+from service.models import Models
+from service.status import Code
+from tests.service.http2.raw import CONVERT, RawClient, request
+from tests.service.http2.serving import Serving, celsius, convert_body, server_process
+from tests.service.http2.test_calls import BODY, assert_honest
+from tests.service.http2.test_interop import STREAM, Converting, streaming
+
+REQUEST = BODY[5:]
+
+
+def test_unix_socket(models: Models, tmp_path: Path) -> None:
+    """A Unix socket serves as well, takes the place of one that nobody listens on, and is removed in the end."""
+    path = tmp_path / "front.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with Serving(models, address=f"unix:{path}") as serving:
+        assert serving.address == f"unix:{path}"
+        assert_honest(serving.address)
+        with grpc.insecure_channel(f"unix:{path}") as channel:
+            assert celsius(channel.unary_unary(CONVERT)(REQUEST, timeout=10)) == pytest.approx([10.0])
+    assert not path.exists()
+
+
+def test_address_in_use(models: Models, serving: Serving, tmp_path: Path) -> None:
+    """An address that somebody listens on is named in the error, and left alone."""
+    with pytest.raises(AddressError, match=f"{serving.address}: Address already in use"), Serving(
+        models, address=serving.address
+    ):
+        pass
+    path = f"unix:{tmp_path}/front.sock"
+    with Serving(models, address=path) as first:
+        with pytest.raises(AddressError, match="Address already in use"), Serving(models, address=path):
+            pass
+        assert_honest(first.address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:port", "unix:/no/such/directory/x.sock", "256.0.0.1:80"])
+def test_address_that_is_none(models: Models, address: str) -> None:
+    """An address that cannot be listened on is refused with its name."""
+    with pytest.raises(AddressError, match=address.split(":")[-1].split("/")[-1]), Serving(models, address=address):
+        pass
+
+
+def test_many_connect_at_once(serving: Serving) -> None:
+    """Hundreds of connections that come at once are all accepted."""
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(RawClient(serving.address, greet=False)) for _ in range(500)]
+        while serving.ask(lambda: serving.front.connections) != 500:
+            pass
+        assert_honest(serving.address)
+        assert not any(client.closed for client in clients)
+
+
+def test_connections_over_the_limit(models: Models) -> None:
+    """Connections over the limit are closed at once; those that are there go on."""
+    with Serving(models, Http2Limits(max_connections=3)) as serving, contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(RawClient(serving.address)) for _ in range(3)]
+        with RawClient(serving.address, greet=False) as late:
+            late.wait_closed()
+        assert clients[0].unary(BODY).status == Code.OK
+
+
+def test_out_of_descriptors() -> None:
+    """A server that runs out of descriptors says so once, and goes on when there are some again."""
+    with server_process(max_descriptors=64) as server:
+        with contextlib.ExitStack() as opened:
+            first = opened.enter_context(RawClient(server.address))
+            for _ in range(100):
+                opened.enter_context(RawClient(server.address, greet=False))
+            assert first.unary(BODY).status == Code.OK
+            first.drain(0.5)
+        assert_honest(server.address)
+        server.process.terminate()
+        _, logged = server.process.communicate(timeout=20)
+        assert logged.count("connections cannot be accepted for now") <= 2
+        assert len(logged) < 20_000
+
+
+# Draining -------------------------------------------------------------------------------------------------------------
+
+
+def test_drain_finishes_what_was_begun(models: Models) -> None:
+    """A front that drains answers what was sent, takes nothing new, and says which calls it took."""
+    with Serving(models, Http2Limits(inline_bytes=1)) as serving, RawClient(serving.address) as client:
+        serving.dataplane.go.clear()
+        streams = [client.call(BODY) for _ in range(50)]
+        client.drain(0.1)
+        drained: list[bool] = []
+        draining = threading.Thread(target=lambda: drained.append(serving.drain(20)))
+        draining.start()
+        client.wait(lambda: len(client.goaways) == 2)
+        assert client.goaways[0].last_stream_id == (1 << 31) - 1
+        assert client.goaways[1].last_stream_id == streams[-1]
+        with pytest.raises(OSError, match="refused"):
+            RawClient(serving.address)
+        serving.dataplane.go.set()
+        assert [client.finish(stream).status for stream in streams] == [Code.OK] * 50
+        client.wait_closed()
+        client.socket.close()
+        draining.join()
+        assert drained == [True]
+
+
+def test_call_that_crosses_the_notice(models: Models) -> None:
+    """A call that was on its way when the notice went out is answered."""
+    with Serving(models) as serving, RawClient(serving.address) as client:
+        client.acknowledge_pings = False
+        draining = threading.Thread(target=serving.drain, args=(20,))
+        draining.start()
+        client.wait(lambda: len(client.goaways) == 1)
+        assert client.unary(BODY).status == Code.OK
+        client.socket.close()
+        draining.join()
+
+
+def test_answers_just_given_arrive(models: Models) -> None:
+    """None of five hundred answers is lost when the front stops right after it gave them, and is sent more besides."""
+    with Serving(models) as serving, RawClient(serving.address, settings={4: 1 << 24}) as client:
+        client.open_windows()
+        calls = [client.call_bytes(request(), convert_body(*[50.0] * 500)) for _ in range(500)]
+        client.send(b"".join(out for _, out in calls))
+        while serving.tally.ended.get((CONVERT, Code.OK), 0) < 500:
+            pass
+        draining = threading.Thread(target=serving.drain, args=(20,))
+        draining.start()
+        client.open_windows(0, 1)
+        assert [client.finish(stream).status for stream, _ in calls] == [Code.OK] * 500
+        client.wait_closed()
+        client.socket.close()
+        draining.join()
+
+
+def test_drain_that_takes_too_long(models: Models) -> None:
+    """Calls that do not end in time are told UNAVAILABLE, and the handler learns that they are over."""
+    with Serving(models, methods=[streaming()]) as serving, RawClient(serving.address) as client:
+        stream = client.call(b"", request(STREAM), end=False)
+        while serving.ask(lambda: serving.front.calls) != 1:
+            pass
+        draining = threading.Thread(target=serving.drain, args=(0.3,))
+        draining.start()
+        assert client.finish(stream).status == Code.UNAVAILABLE
+        client.wait_closed()
+        client.socket.close()
+        draining.join()
+        assert Converting.last.over.wait(5)
+
+
+def test_rolling_restarts(models: Models, tmp_path: Path) -> None:
+    """Over four restarts of two servers, a client that retries UNAVAILABLE as gRPC does loses no call."""
+    addresses = [f"unix:{tmp_path}/{name}.sock" for name in "ab"]
+    retry = (  # both attempts go to one address: to a server, or to its heir
+        '{"methodConfig":[{"name":[{}],"retryPolicy":{"maxAttempts":5,'
+        '"initialBackoff":"0.05s","maxBackoff":"0.2s","backoffMultiplier":2,"retryableStatusCodes":["UNAVAILABLE"]}}]}'
+    )
+    failures: list[grpc.RpcError] = []
+    answered = [0, 0]
+    stop = threading.Event()
+
+    def load(index: int) -> None:
+        options = [("grpc.service_config", retry), ("grpc.max_reconnect_backoff_ms", 100)]
+        options += [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50)]
+        with grpc.insecure_channel(addresses[index], options=options) as channel:
+            convert = channel.unary_unary(CONVERT)
+            while not stop.is_set():
+                calls = [convert.future(REQUEST, timeout=20, wait_for_ready=True) for _ in range(20)]
+                for call in calls:
+                    try:
+                        call.result()
+                        answered[index] += 1
+                    except grpc.RpcError as error:
+                        failures.append(error)
+
+    with contextlib.ExitStack() as running:
+        servers = [running.enter_context(contextlib.ExitStack()) for _ in addresses]
+        for server, address in zip(servers, addresses, strict=True):
+            server.enter_context(Serving(models, address=address))
+        threads = [threading.Thread(target=load, args=(index,)) for index in range(2)]
+        for thread in threads:
+            thread.start()
+        for turn in range(4):
+            before = answered[turn % 2]
+            while answered[turn % 2] < before + 100:
+                pass
+            servers[turn % 2].close()
+            servers[turn % 2].enter_context(Serving(models, address=addresses[turn % 2]))
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert min(answered) > 200
+
+
+# As time passes -------------------------------------------------------------------------------------------------------
+
+
+def test_old_connection_is_drained(models: Models) -> None:
+    """A connection past its age is drained: what is open is finished, and then it closes."""
+    with Serving(models, Http2Limits(max_age_seconds=0.2)) as serving, RawClient(serving.address) as client:
+        assert client.unary(BODY).status == Code.OK
+        client.wait_closed()
+        assert [goaway.error_code for goaway in client.goaways] == [0, 0]
+
+
+def test_calls_outlive_their_connections_age_by_a_grace(models: Models) -> None:
+    """Calls that do not end within the grace of an old connection are told UNAVAILABLE."""
+    limits = Http2Limits(max_age_seconds=0.1, age_grace_seconds=0.2)
+    with Serving(models, limits, [streaming()]) as serving, RawClient(serving.address) as client:
+        assert client.unary(b"", request(STREAM), end=False).status == Code.UNAVAILABLE
+        client.wait_closed()
+
+
+def test_idle_connection_is_drained(models: Models) -> None:
+    """A connection without a call is drained after a while; one with a call is not."""
+    with Serving(models, Http2Limits(max_idle_seconds=0.2), [streaming()]) as serving:
+        with RawClient(serving.address) as idle, RawClient(serving.address) as busy:
+            stream = busy.call(b"", request(STREAM), end=False)
+            idle.wait_closed()
+            busy.drain(0.6)
+            assert not busy.goaways
+            busy.reset(stream)
+            busy.wait_closed()
+
+
+def test_keepalive(models: Models) -> None:
+    """A silent peer is pinged; one that answers stays, one that does not is dropped."""
+    limits = Http2Limits(keepalive_seconds=0.2, keepalive_timeout_seconds=0.4)
+    with Serving(models, limits) as serving:
+        with RawClient(serving.address) as there, RawClient(serving.address) as gone:
+            gone.acknowledge_pings = False
+            there.drain(1.5)
+            assert there.unary(BODY).status == Code.OK
+            assert serving.ask(lambda: serving.front.connections) == 1
+
+
+# TLS ------------------------------------------------------------------------------------------------------------------
+
+
+class Authority:
+    """A certificate authority of a test's own."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self.certificate, self._key = root / f"{name}.crt", root / f"{name}.key"
+        self._openssl("req", "-x509", "-subj", f"/CN={name}", "-days", "2", "-out", self.certificate, *self._new(self._key))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """A certificate and its key, for localhost."""
+        certificate, key, wish = (self._root / f"{name}.{ending}" for ending in ("crt", "key", "csr"))
+        self._openssl("req", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-out", wish, *self._new(key))
+        arguments = ["-in", wish, "-CA", self.certificate, "-CAkey", self._key, "-days", "2", "-out", certificate]
+        self._openssl("x509", "-req", "-CAcreateserial", "-copy_extensions", "copy", *arguments)
+        return certificate, key
+
+    def _new(self, key: Path) -> list[str | Path]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key]
+
+    def _openssl(self, *arguments: str | Path) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)  # noqa: S607 - wherever it is
+
+
+def secure(address: str, authority: Authority, own: tuple[Path, Path] | None = None) -> grpc.Channel:
+    """A channel that trusts an authority, and may have a certificate of its own."""
+    certificate, key = (path.read_bytes() for path in own) if own else (None, None)
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, certificate)
+    return grpc.secure_channel(address.replace("127.0.0.1", "localhost"), credentials)
+
+
+def converts(channel: grpc.Channel) -> bool:
+    """Whether a call over a channel is answered."""
+    with channel:
+        try:
+            channel.unary_unary(CONVERT)(REQUEST, timeout=3)
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
+            return False
+        return True
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Iterator[Authority]:
+    """One that everybody trusts."""
+    yield Authority(tmp_path, "authority")
+
+
+def test_tls(models: Models, authority: Authority) -> None:
+    """Over TLS, large messages too are answered, and who speaks plainly is not."""
+    with Serving(models, certificates=Certificates(*authority.issue("server"))) as serving:
+        with secure(serving.address, authority) as channel:
+            values = [float(value) for value in range(50_000)]
+            message = api.ConvertRequest(fahrenheit=values).SerializeToString()
+            answer = channel.unary_unary(CONVERT)(message, timeout=20)
+            assert celsius(answer) == pytest.approx([(value - 32) * 5 / 9 for value in values], rel=1e-4, abs=1e-3)
+        assert not converts(grpc.insecure_channel(serving.address))
+        assert serving.ask(lambda: serving.front.connections) >= 0
+
+
+def test_mutual_tls(models: Models, authority: Authority, tmp_path: Path) -> None:
+    """With mutual TLS, only clients with a certificate of the right authority are served."""
+    certificates = Certificates(*authority.issue("server"), client_authorities=authority.certificate)
+    other = Authority(tmp_path, "other")
+    with Serving(models, certificates=certificates) as serving:
+        assert converts(secure(serving.address, authority, authority.issue("client")))
+        assert not converts(secure(serving.address, authority))
+        assert not converts(secure(serving.address, authority, other.issue("stranger")))
+
+
+def test_certificates_are_read_anew(models: Models, authority: Authority, tmp_path: Path) -> None:
+    """When the files change, new connections get the new certificate, and those that are open go on."""
+    certificate, key = authority.issue("server")
+    certificates = Certificates(certificate, key)
+    with Serving(models, certificates=certificates) as serving, secure(serving.address, authority) as before:
+        call = before.unary_unary(CONVERT)
+        call(REQUEST, timeout=10)
+        successor = Authority(tmp_path, "successor")
+        new_certificate, new_key = successor.issue("heir")
+        new_key.replace(key)
+        certificate.write_bytes(new_certificate.read_bytes())
+        assert serving.ask(certificates.refresh)
+        assert converts(secure(serving.address, successor))
+        assert not converts(secure(serving.address, authority))
+        call(REQUEST, timeout=10)
+        certificate.write_text("not a certificate")
+        assert not serving.ask(certificates.refresh)
+        assert converts(secure(serving.address, successor))
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    """Files that are missing or wrong are named."""
+    with pytest.raises(CertificatesError, match=r"nothing\.crt"):
+        Certificates(tmp_path / "nothing.crt", tmp_path / "nothing.key")
+
+
+def test_handshake_never_finished(models: Models, authority: Authority) -> None:
+    """A connection that does not finish its TLS handshake is closed after its time."""
+    certificates = Certificates(*authority.issue("server"))
+    with Serving(models, Http2Limits(handshake_seconds=0.3), certificates=certificates) as serving:
+        with RawClient(serving.address, greet=False) as silent:
+            silent.wait_closed()
+        assert converts(secure(serving.address, authority))

@@ -1,0 +1,182 @@
+"""What attacks can make the server hold: resident memory and descriptors of a server process, read from /proc.
+
+Each test warms the server first, so that what it reads is what the attack added.
+"""
+
+import contextlib
+import gzip
+import struct
+
+import pytest
+from hyperframe.frame import RstStreamFrame, SettingsFrame
+
+from service.status import Code
+from tests.service.http2.raw import CONVERT, Answer, RawClient, framed, request
+from tests.service.http2.serving import ServerProcess, convert_body, server_process
+from tests.service.http2.test_calls import BODY, assert_honest
+
+MIB = 1 << 20
+FRAME = 16_000
+
+
+@pytest.fixture
+def server() -> "contextlib.AbstractContextManager[ServerProcess]":
+    """A server with a small budget, so that passing it shows."""
+    return server_process(
+        max_bytes_in_hand=16 * MIB,
+        max_connection_bytes_in_hand=8 * MIB,
+        max_message_bytes=4 * MIB,
+        max_unsent_bytes=2 * MIB,
+        stall_seconds=0.5,
+    )
+
+
+def warmed(server: ServerProcess) -> int:
+    """Resident memory after some large and some small calls."""
+    body = convert_body(*[50.0] * 100_000)
+    with RawClient(server.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1 << 24}) as client:
+        client.open_windows()
+        for _ in range(4):
+            assert client.unary(body).status == Code.OK
+        for _ in range(200):
+            assert client.unary(BODY).status == Code.OK
+    return server.memory_bytes()
+
+
+def test_gzip_bomb(server: "contextlib.AbstractContextManager[ServerProcess]") -> None:
+    """Megabytes of zeros in kilobytes of gzip are inflated up to the limit of a message, one at a time."""
+    bomb = framed(gzip.compress(bytes(200 * MIB)), 1)
+    with server as started:
+        before = warmed(started)
+        with RawClient(started.address) as client:
+            fields = request(CONVERT, ("grpc-encoding", "gzip"))
+            streams = [client.call(bomb, fields) for _ in range(4)]
+            for stream in streams:
+                assert client.finish(stream).status == Code.RESOURCE_EXHAUSTED
+        assert started.memory_bytes("VmHWM") < before + 48 * MIB
+        assert_honest(started.address)
+
+
+def test_body_without_end(server: "contextlib.AbstractContextManager[ServerProcess]") -> None:
+    """A message that is announced within the limit and goes on beyond it is refused, and its stream reset."""
+    with server as started:
+        before = warmed(started)
+        with RawClient(started.address) as client:
+            stream = client.new_stream()
+            client.send(client.headers_frame(request(), stream))
+            client.send(client.data_frame(stream, struct.pack(">BI", 0, 4 * MIB)))
+            answer = client.answers.setdefault(stream, Answer())
+            sent = 0
+            while not answer.ended and sent < 64 * MIB:
+                client.wait(lambda: answer.ended or sent + FRAME < MIB + client.windows.get(stream, 0))
+                client.try_send(client.data_frame(stream, bytes(FRAME)))
+                sent += FRAME
+            assert answer.status == Code.INTERNAL  # more than one message
+            client.wait(lambda: answer.reset is not None)
+            assert sent < 8 * MIB
+        assert started.memory_bytes("VmHWM") < before + 32 * MIB
+        assert_honest(started.address)
+
+
+def test_announced_lengths(server: "contextlib.AbstractContextManager[ServerProcess]") -> None:
+    """A thousand messages that announce four megabytes each, and never come, reserve nothing."""
+    with server as started:
+        before = warmed(started)
+        with RawClient(started.address) as client:
+            for _ in range(1_000):
+                client.call(struct.pack(">BI", 0, 4 * MIB) + b"x", end=False)
+            assert_honest(started.address)
+            assert started.memory_bytes("VmHWM") < before + 16 * MIB
+
+
+def test_reader_that_takes_nothing(server: "contextlib.AbstractContextManager[ServerProcess]") -> None:
+    """Asked for far more than its budget by readers that take nothing, the server keeps its budget, and the deadlines."""
+    body = convert_body(*[50.0] * 50_000)
+    with server as started:
+        before = warmed(started)
+        with contextlib.ExitStack() as opened:
+            readers = [
+                opened.enter_context(RawClient(started.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}))
+                for _ in range(4)
+            ]
+            fields = request(CONVERT, ("grpc-timeout", "1500m"))
+            ends = [(reader, reader.call(body, fields)) for reader in readers for _ in range(5)]
+            assert_honest(started.address)
+            for reader, stream in ends:
+                with contextlib.suppress(ConnectionResetError):  # it held most
+                    answer = reader.finish(stream)
+                    assert answer.reset == 8 or answer.status in {Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED}
+        assert started.memory_bytes("VmHWM") < before + 64 * MIB
+        assert_honest(started.address)
+
+
+def test_crowd_before_a_model_that_stalls() -> None:
+    """Twenty connections with forty calls of 240 kB each, while the model stalls, stay within the budget, and end well."""
+    budget = 32 * MIB
+    limits = {"max_bytes_in_hand": budget, "max_connection_bytes_in_hand": 16 * MIB, "stall_seconds": 60}
+    with server_process(hold_seconds=1.5, **limits) as started, contextlib.ExitStack() as opened:
+        before = started.memory_bytes()
+        body = convert_body(*[50.0] * 60_000)
+        clients = [
+            opened.enter_context(RawClient(started.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1 << 24}))
+            for _ in range(20)
+        ]
+        calls = []
+        for _ in range(40):
+            for client in clients:
+                stream, out = client.call_bytes(request(), body)
+                if client.windows.get(0, 0) + 4 * MIB > len(calls) // 20 * len(body) + len(out):
+                    client.send(out)
+                    calls.append((client, stream))
+        for client in clients:
+            client.open_windows()
+        codes = {client.finish(stream, 40).status for client, stream in calls}
+        assert codes <= {Code.OK, Code.RESOURCE_EXHAUSTED}
+        assert Code.OK in codes
+        assert len(calls) * len(body) > 2 * budget
+        assert started.memory_bytes("VmHWM") < before + 4 * budget
+
+
+def test_idle_connections() -> None:
+    """A thousand idle connections cost 20 kB each, or less, and what they took comes back."""
+    with server_process() as started:
+        warmed(started)
+        descriptors = started.descriptors()
+        with contextlib.ExitStack() as opened:
+            for _ in range(100):  # what a first crowd costs once
+                opened.enter_context(RawClient(started.address))
+            before = started.memory_bytes()
+            for _ in range(1_000):
+                opened.enter_context(RawClient(started.address))
+            assert (started.memory_bytes() - before) / 1_000 <= 20_000
+            assert started.descriptors() > 1_100
+        while started.descriptors() > descriptors:
+            assert_honest(started.address)
+
+
+def test_nothing_leaks() -> None:
+    """Crowds of clients that come, ask, reset, and disappear in the middle leave memory and descriptors as they were."""
+    with server_process() as started:
+        warmed(started)
+        descriptors = started.descriptors()
+
+        def crowd() -> None:
+            for _ in range(60):
+                with RawClient(started.address) as client:
+                    out = bytearray()
+                    for index in range(50):
+                        stream, call = client.call_bytes(request(), BODY, end=index % 3 != 0)
+                        out += call
+                        if index % 5 == 0:
+                            out += RstStreamFrame(stream, 8).serialize()
+                    client.send(bytes(out))
+                    if len(out) % 2:
+                        client.drain(0.002)
+
+        crowd()
+        before = started.memory_bytes()
+        for _ in range(4):
+            crowd()
+        while started.descriptors() > descriptors:
+            assert_honest(started.address)
+        assert started.memory_bytes() < before + 4 * MIB
