@@ -6,6 +6,7 @@ of bounds, or at odds with another setting refuses to start, and is named with w
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -56,6 +57,15 @@ def _model_name(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files: the server's certificate chain and key, and the authorities that clients must come from, if any."""
+
+    certificate: Path
+    key: Path
+    client_authorities: Path | None
+
+
 class Settings(BaseModel):
     """The settings of `quicksilver serve`. The descriptions are what `--help` prints."""
 
@@ -64,6 +74,14 @@ class Settings(BaseModel):
     repository: Path = Field(Path("models"), description="directory of the models: NAME/VERSION/model.onnx")
     listen: Annotated[str, AfterValidator(_grpc_address)] = Field(
         "127.0.0.1:50051", description="where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one"
+    )
+    transport: Literal["auto", "http2", "grpcio"] = Field(
+        "auto", description="front that serves gRPC: http2 (fast), grpcio (reference), or auto: http2 where it can be"
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain; serves TLS")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
+    tls_client_authorities: Path | None = Field(
+        None, description="PEM file of authorities; clients must then show a certificate of one of them"
     )
     http_listen: Annotated[str, AfterValidator(_http_address)] = Field(
         "127.0.0.1:8002", description="where /metrics, /healthz and /readyz are served: HOST:PORT"
@@ -88,13 +106,26 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(8 << 20, ge=1024, le=1 << 30, description="bytes of one message from a client")
     max_waiting_calls: int = Field(4096, ge=1, description="requests that may wait for a run; more are refused")
     max_waiting_bytes: int = Field(256 << 20, ge=1024, description="bytes of requests that may wait; more are refused")
-    grpcio_threads: int = Field(64, ge=2, le=4096, description="calls worked on at once; half of them may be streams")
-    max_concurrent_calls: int = Field(1024, ge=1, description="calls accepted at once; more are refused")
+    grpcio_threads: int = Field(64, ge=2, le=4096, description="grpcio: calls worked on at once; half may be streams")
+    max_concurrent_calls: int = Field(1024, ge=1, description="grpcio: calls accepted at once; more are refused")
+    max_connections: int = Field(10_000, ge=1, description="http2: connections open at once; more are closed")
+    max_idle_seconds: float = Field(0, ge=0, description="http2: close connections idle for this long; 0: never")
+    max_age_seconds: float = Field(
+        0, ge=0, description="http2: drain connections older than this, give or take a tenth; 0: never"
+    )
+    keepalive_seconds: float = Field(60, ge=0, description="http2: ping connections silent for this long; 0: never")
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="time for calls in flight to finish after SIGTERM")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="console, json (a line an event), or auto: console on a terminal"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe event to log")
+
+    @property
+    def tls(self) -> Tls | None:
+        """The files of TLS, or None where it is not spoken."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return Tls(self.tls_certificate, self.tls_key, self.tls_client_authorities)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -107,6 +138,10 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         """Refuse settings that contradict each other."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: one is missing")
+        if self.tls_client_authorities is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_authorities asks clients for certificates: tls_certificate is missing")
         if self.listen == self.http_listen and split_host_port(self.listen)[1] != 0:
             raise ValueError(f"listen and http_listen are both {self.listen}: one address cannot serve two protocols")
         if self.max_waiting_bytes < self.max_message_bytes:

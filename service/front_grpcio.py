@@ -19,6 +19,7 @@ import structlog
 
 from service.address import AddressError
 from service.calls import BatchedMethod, Body, Context, Inlet, Method, Request, StreamMethod, UnaryMethod
+from service.config import Tls
 from service.errors import (
     CancelledError,
     ExpiredError,
@@ -60,6 +61,8 @@ class GrpcioOptions:
     """Calls that are worked on or wait for a thread; further ones are refused with RESOURCE_EXHAUSTED."""
     max_message_bytes: int = 8 << 20
     """Bytes of one message from a client; a larger one is refused with RESOURCE_EXHAUSTED."""
+    tls: Tls | None = None
+    """Certificates, read once, when the front starts; None speaks no TLS."""
 
 
 class GrpcioFront:
@@ -90,7 +93,7 @@ class GrpcioFront:
         """
         address = self._options.address
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._add_port(address)
         except RuntimeError as error:
             raise AddressError(
                 f"cannot listen on {address}: it must be HOST:PORT or unix:PATH, and not in use"
@@ -98,6 +101,15 @@ class GrpcioFront:
         self._runner.start()
         self._server.start()
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def _add_port(self, address: str) -> int:
+        tls = self._options.tls
+        if tls is None:
+            return self._server.add_insecure_port(address)
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        authorities = tls.client_authorities.read_bytes() if tls.client_authorities else None
+        credentials = grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
+        return self._server.add_secure_port(address, credentials)
 
     def stop(self, drain_seconds: float) -> bool:
         """Refuse new calls, let those in flight finish, and tell whether all did within the time given."""

@@ -12,12 +12,11 @@ from service.address import split_host_port
 from service.config import Settings
 from service.dataplane import BatchLimits, Dataplane
 from service.engine import EngineOptions
-from service.front_grpcio import GrpcioFront, GrpcioOptions
+from service.fronts import make_front
 from service.health import Health
 from service.http_endpoint import HttpEndpoint
 from service.metrics import Metrics
 from service.models import Models
-from service.runner import Runner
 
 log = structlog.get_logger(__name__)
 
@@ -55,13 +54,8 @@ class Server:
         registry = CollectorRegistry() if registry is None else registry
         metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
-        runner = Runner(
-            Dataplane(self.models, metrics, batch_limits),
-            max_waiting_calls=settings.max_waiting_calls,
-            max_waiting_bytes=settings.max_waiting_bytes,
-            long_run_rows=settings.solo_rows,
-        )
-        self._front = GrpcioFront({method.path: method for method in served}, runner, metrics, _front_options(settings))
+        dataplane = Dataplane(self.models, metrics, batch_limits)
+        self._front = make_front(settings, {method.path: method for method in served}, dataplane, metrics)
         self._http = HttpEndpoint(*split_host_port(settings.http_listen), registry, lambda: self.health.ready)
         self._stopped = threading.Event()
         self.address = settings.listen
@@ -101,12 +95,3 @@ class Server:
         self._http.stop()
         log.info("stopped")
         return finished
-
-
-def _front_options(settings: Settings) -> GrpcioOptions:
-    return GrpcioOptions(
-        address=settings.listen,
-        threads=settings.grpcio_threads,
-        max_concurrent_calls=settings.max_concurrent_calls,
-        max_message_bytes=settings.max_message_bytes,
-    )

@@ -25,13 +25,25 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
+@pytest.fixture(params=["http2", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each front in turn: what uses a server is promised of both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start_server(repository: Repository) -> Iterator[StartServer]:
+def start_server(repository: Repository, transport: str) -> Iterator[StartServer]:
     """Starts servers over the repository, on free ports, with any settings; stops them at the end."""
     servers: list[Server] = []
 
     def start(**settings: Any) -> Server:  # noqa: ANN401 - any setting
-        chosen = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0", "default_model": "linear", **settings}
+        chosen = {
+            "transport": transport,
+            "listen": "127.0.0.1:0",
+            "http_listen": "127.0.0.1:0",
+            "default_model": "linear",
+            **settings,
+        }
         server = Server(Settings(repository=repository.root, **chosen))
         servers.append(server)
         server.start()

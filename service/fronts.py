@@ -1,0 +1,78 @@
+"""Which front serves, and with which bounds: decided from the settings."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import structlog
+
+from service.calls import Method
+from service.config import Settings
+from service.dataplane import Dataplane
+from service.front_grpcio import GrpcioFront, GrpcioOptions
+from service.metrics import Metrics
+from service.runner import Runner
+
+log = structlog.get_logger(__name__)
+
+
+class Front(Protocol):
+    """Serves methods over gRPC. `start` and `stop` are called once each."""
+
+    def start(self) -> str:
+        """Listen, and return the address with its real port. Raises AddressError where that cannot be."""
+
+    def stop(self, drain_seconds: float) -> bool:
+        """Refuse new calls, let those in flight finish, and tell whether all did within the time given."""
+
+
+MakeFront = Callable[[Settings, Mapping[str, Method], Dataplane, Metrics], Front]
+
+
+def make_front(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
+    """Make the front that the settings name. `auto` takes the fast one, or says why it cannot and takes grpcio's."""
+    if settings.transport == "grpcio":
+        return _grpcio(settings, methods, dataplane, metrics)
+    try:
+        return _http2(settings, methods, dataplane, metrics)
+    except ModuleNotFoundError as error:
+        if settings.transport == "http2":
+            raise
+        log.warning("the fast front cannot be imported; grpcio's serves instead", reason=str(error))
+        return _grpcio(settings, methods, dataplane, metrics)
+
+
+def _grpcio(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
+    runner = Runner(
+        dataplane,
+        max_waiting_calls=settings.max_waiting_calls,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        long_run_rows=settings.solo_rows,
+    )
+    options = GrpcioOptions(
+        address=settings.listen,
+        threads=settings.grpcio_threads,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        max_message_bytes=settings.max_message_bytes,
+        tls=settings.tls,
+    )
+    return GrpcioFront(methods, runner, metrics, options)
+
+
+def _http2(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
+    from service.front_http2 import Http2LoopThread  # noqa: PLC0415 - ngh2 may have no build for this platform
+    from service.http2 import Certificates, Http2Limits  # noqa: PLC0415 - as above
+
+    limits = Http2Limits(
+        max_connections=settings.max_connections,
+        max_calls=settings.max_waiting_calls,
+        max_message_bytes=settings.max_message_bytes,
+        max_bytes_in_hand=settings.max_waiting_bytes,
+        max_connection_bytes_in_hand=max(settings.max_message_bytes, settings.max_waiting_bytes // 4),
+        max_idle_seconds=settings.max_idle_seconds or math.inf,
+        max_age_seconds=settings.max_age_seconds or math.inf,
+        keepalive_seconds=settings.keepalive_seconds or math.inf,
+    )
+    tls = settings.tls
+    certificates = Certificates(tls.certificate, tls.key, tls.client_authorities) if tls else None
+    return Http2LoopThread(methods, dataplane, metrics, limits, address=settings.listen, certificates=certificates)
