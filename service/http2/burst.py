@@ -49,6 +49,18 @@ class Runs(Protocol):
         """Count a request among those that are run for this connection, and add it to the burst."""
 
 
+class Tally:
+    """Calls of one method since the observer was last told: plain counts, since every call passes here."""
+
+    __slots__ = ("answered_seconds", "path", "started")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.started = 0
+        self.answered_seconds: list[float] = []
+        """How long each call took that ended well; the others are told of one by one."""
+
+
 class Burst:
     """Collects requests, and answers them when the turn of the loop is over.
 
@@ -79,8 +91,10 @@ class Burst:
         self._workers = ThreadPoolExecutor(limits.worker_threads, thread_name_prefix="large-calls")
         self._idle_workers = limits.worker_threads
         self._stopped = False
-        self._started: dict[str, int] = defaultdict(int)
-        self._handled: dict[tuple[str, Code], list[float]] = defaultdict(list)
+        self._tallies: dict[str, Tally] = {}
+        self._failed: dict[tuple[str, Code], list[float]] = defaultdict(list)
+        self.now = monotonic()
+        """The time when requests were last answered: near enough for how long each took."""
 
     def submit(self, peer: Runs, request: Request) -> None:
         """Accept a request of a stream's handler, on any thread.
@@ -110,13 +124,16 @@ class Burst:
         self._dirty[peer] = None
         self._schedule()
 
-    def started(self, path: str) -> None:
-        """Count a call that began."""
-        self._started[path] += 1
+    def tally(self, path: str) -> Tally:
+        """Where calls of a method are counted."""
+        tally = self._tallies.get(path)
+        if tally is None:
+            tally = self._tallies[path] = Tally(path)
+        return tally
 
-    def handled(self, path: str, code: Code, seconds: float) -> None:
-        """Note a call that ended."""
-        self._handled[path, code].append(seconds)
+    def failed(self, path: str, code: Code, seconds: float) -> None:
+        """Note a call that did not end well."""
+        self._failed[path, code].append(seconds)
 
     def stop(self) -> None:
         """Let the workers finish, and tell what was not told yet."""
@@ -156,8 +173,7 @@ class Burst:
     def _answer(self, requests: list[Request]) -> None:
         runs = self._dataplane.plan(requests)
         away = [run for run in runs if not self._runs_here(run)]
-        for request in self._elsewhere(requests, away):
-            self._reply(request)
+        self._reply(self._elsewhere(requests, away))
 
     def _runs_here(self, run: Run) -> bool:
         """Execute a run, or give it to a worker where it is expected to last."""
@@ -207,31 +223,34 @@ class Burst:
 
     def _worked(self, requests: list[Request]) -> None:
         self._idle_workers += 1
-        for request in requests:
-            self._reply(request)
+        self._reply(requests)
         self._schedule()
 
     def _executed(self, run: Run, seconds: float) -> None:
         self._costs.learn(run.version, run.rows, seconds)
-        for call in run.calls:
-            self._reply(call.request)
+        self._reply([call.request for call in run.calls])
         self._schedule()
 
-    def _reply(self, request: Request) -> None:
-        if request.outcome is None:
-            request.outcome = InternalError()
-            log.error("request came back without an outcome", error_id=request.outcome.id)
-        try:
-            request.reply(request)
-        except Exception:  # a fault of one call's handler must not keep the others from their answers
-            log.exception("reply failed")
+    def _reply(self, requests: list[Request]) -> None:
+        self.now = monotonic()
+        for request in requests:
+            if request.outcome is None:
+                request.outcome = InternalError()
+                log.error("request came back without an outcome", error_id=request.outcome.id)
+            try:
+                request.reply(request)
+            except Exception:  # a fault of one call's handler must not keep the others from their answers
+                log.exception("reply failed")
 
     def _report(self) -> None:
-        if self._started:
-            started, self._started = self._started, defaultdict(int)
-            for path, calls in started.items():
-                self._observer.started(path, calls)
-        if self._handled:
-            handled, self._handled = self._handled, defaultdict(list)
-            for (path, code), seconds in handled.items():
+        for tally in self._tallies.values():
+            if tally.started:
+                self._observer.started(tally.path, tally.started)
+                tally.started = 0
+            if tally.answered_seconds:
+                self._observer.handled_many(tally.path, Code.OK, tally.answered_seconds)
+                tally.answered_seconds = []
+        if self._failed:
+            failed, self._failed = self._failed, defaultdict(list)
+            for (path, code), seconds in failed.items():
                 self._observer.handled_many(path, code, seconds)

@@ -242,7 +242,6 @@ class Peer(asyncio.Protocol):
         except ServiceError as error:
             self._refuse_with(event, method.path, error)
             return
-        self.burst.started(method.path)
         self._streams[event.stream_id] = stream
         self._fresh.append(stream)
         self._budget.calls += 1
@@ -259,8 +258,8 @@ class Peer(asyncio.Protocol):
         self._http2.send_response(event.stream_id, refusal.answer, end_stream=True)
         if not event.end_stream:
             self._stopping.add(event.stream_id)
-        self.burst.started(path)
-        self.burst.handled(path, refusal.code, 0.0)
+        self.burst.tally(path).started += 1
+        self.burst.failed(path, refusal.code, 0.0)
         self._answers += 1
 
     def _read_data(self, event: DataReceived) -> int:
@@ -305,7 +304,7 @@ class Peer(asyncio.Protocol):
     def _close_stream(self, stream: Stream) -> None:
         stream.closed()
         self._budget.calls -= 1
-        if stream.due < math.inf:
+        if stream.armed:
             self._wheel.discard(stream, stream.due)
 
     def _broken(self, error: NGH2Error) -> None:
@@ -336,11 +335,17 @@ class Peer(asyncio.Protocol):
 
         def answered(request: Request) -> None:
             self._running -= size
+            self._budget.give(size)
             reply(request)
 
         self._running += size
+        self._budget.take(size)
         request.reply = answered
         self.burst.add(request, weight_bytes)
+
+    def running(self, size: int) -> None:
+        """Count bytes of requests that are being answered for this link, in and (negative) out."""
+        self._running += size
 
     def take(self, size: int) -> None:
         """Count bytes of a request into what is in hand.
@@ -461,9 +466,11 @@ class Peer(asyncio.Protocol):
 
     def _arm(self) -> None:
         """Set the timers of calls that outlived their first turn."""
-        for stream in self._fresh:
-            if stream.due < math.inf and stream.stream_id in self._streams:
-                self._wheel.add(stream, stream.due)
+        if self._streams:
+            for stream in self._fresh:
+                if stream.due < math.inf and stream.stream_id in self._streams:
+                    self._wheel.add(stream, stream.due)
+                    stream.armed = True
         self._fresh.clear()
 
     def _count_unsent(self) -> None:

@@ -12,8 +12,9 @@ _GROWTH: Final = 1.05
 class Costs:
     """Seconds that a run of a version takes, by the power of two of its rows.
 
-    What is known of a size is near the least that a run of it took lately. A size that was never run is judged by the nearest smaller one, as if cost grew with the rows: too dear at first,
-    until it was run once. A version that was never run is free. Called by one thread.
+    What is known of a size is near the least that a run of it took lately. A size that was never run is judged by the
+    nearest smaller one, as if cost grew with the rows: too dear at first, until it was run once. A version that was
+    never run is free. Called by one thread.
     """
 
     def __init__(self) -> None:

@@ -200,11 +200,11 @@ class Http2Front:
     def _tick(self) -> None:
         now = monotonic()
         for stream in self._wheel.due(now):
+            stream.armed = False
             stream.look(now)
-            if stream.phase == CLOSED or stream.due <= now:
-                stream.due = math.inf
-            elif stream.due < math.inf:
+            if stream.phase != CLOSED and now < stream.due < math.inf:
                 self._wheel.add(stream, stream.due)
+                stream.armed = True
         for peer in list(self._waiters):
             self._burst.touch(peer)
         tick = _TICK_SECONDS if self._wheel or self._waiters else _IDLE_TICK_SECONDS

@@ -77,6 +77,9 @@ class Link(Protocol):
     def run(self, request: Request, weight_bytes: int) -> None:
         """Have a request answered; its reply is called on the loop's thread."""
 
+    def running(self, size: int) -> None:
+        """Count bytes of requests that are being answered for this link, in and (negative) out."""
+
     def wait(self, call: "Call") -> None:
         """Keep a complete call until the link is no longer clogged, then `run` it."""
 
@@ -87,17 +90,20 @@ class Link(Protocol):
 class Stream:
     """What all calls have in common. Guarantees: it is told to the observer once, and gives back all it took."""
 
-    __slots__ = ("_deadline", "_ended", "_held", "_link", "_path", "_received", "due", "phase", "stream_id")
+    __slots__ = ("_deadline", "_ended", "_held", "_link", "_received", "_tally", "armed", "due", "phase", "stream_id")
 
     def __init__(self, link: Link, stream_id: int, path: str, received: float, deadline: float) -> None:
         self._link = link
         self.stream_id = stream_id
-        self._path = path
+        self._tally = link.burst.tally(path)
+        self._tally.started += 1
         self._received = received
         self._deadline = deadline
         self.phase = OPEN
         self.due = deadline
         """When the call must be looked at next; infinity for never."""
+        self.armed = False
+        """Whether whoever looks knows of it: most calls are over before they need to be looked at."""
         self._ended = False
         """Whether the peer sends no more."""
         self._held = 0
@@ -145,7 +151,10 @@ class Stream:
 
     def _answered(self, code: Code) -> None:
         self.phase = ANSWERED
-        self._link.burst.handled(self._path, code, monotonic() - self._received)
+        if code is Code.OK:
+            self._tally.answered_seconds.append(monotonic() - self._received)
+        else:
+            self._link.burst.failed(self._tally.path, code, monotonic() - self._received)
         self._link.give(self._held)
         self._held = 0
         self._release()
@@ -183,13 +192,26 @@ class Call(Stream):
         self._message: Message | None = None
         self._request: Request | None = None
 
-    def _receive(self, data: bytes) -> bool:
-        self._take(len(data))
-        if self._assembler is None:
-            if self._ended and (message := whole_message(data, self._max_bytes)):
-                self._message = message
+    def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
+        """Take what came; in one piece, as nearly all calls come, with as little ado as may be."""
+        if not ended or self._assembler is not None or self.phase != OPEN:
+            return super().receive(data, ended)
+        self._ended = True
+        try:
+            self._take(len(data))
+            self._message = whole_message(data, self._max_bytes)
+            if self._message is not None:
                 self.run()
                 return True
+            return self._receive(data, taken=True)
+        except ServiceError as error:
+            self.fail(error)
+            return True
+
+    def _receive(self, data: bytes, *, taken: bool = False) -> bool:
+        if not taken:
+            self._take(len(data))
+        if self._assembler is None:
             self._assembler = Assembler(self._max_bytes)
         self._assemble(self._assembler, data)
         return True
@@ -228,22 +250,26 @@ class Call(Stream):
             weight = min(weight * _WORST_RATIO, self._max_bytes)
         self._message = self._assembler = None
         self._request = Request(codec, body, self._replied, self._received, self._deadline)
-        self._link.run(self._request, weight)
+        self._link.running(len(body))
+        self._link.burst.add(self._request, weight)
 
     def _replied(self, request: Request) -> None:
-        outcome = request.outcome
+        link, outcome = self._link, request.outcome
+        link.running(-len(request.body))
         if self.phase != OPEN:
             return
-        if isinstance(outcome, ServiceError):
-            self.fail(outcome)
+        if isinstance(outcome, ServiceError) or outcome is None:
+            self.fail(outcome or InternalError())
             return
-        assert outcome is not None  # noqa: S101 - the burst replies with an outcome
-        self._send(outcome, compressed=isinstance(request.codec, _Compressed) and request.codec.compressed_answer)
-
-    def _send(self, body: Body, *, compressed: bool) -> None:
-        head = response(self._head.answer_encoding) if compressed else RESPONSE
-        self._link.send_answer(self.stream_id, head, frame(body, compressed=compressed), TRAILERS)
-        self._answered(Code.OK)
+        head, compressed = RESPONSE, False
+        if isinstance(request.codec, _Compressed) and request.codec.compressed_answer:
+            head, compressed = response(self._head.answer_encoding), True
+        link.send_answer(self.stream_id, head, frame(outcome, compressed=compressed), TRAILERS)
+        self._request = None
+        self.phase = ANSWERED
+        self._tally.answered_seconds.append(link.burst.now - self._received)
+        link.give(self._held)
+        self._held = 0
 
     def _answer(self, method: UnaryMethod, message: Message) -> None:
         """Answer on the spot, with the metadata that the method sets."""
@@ -324,7 +350,7 @@ class StreamCall(Stream):
         except ServiceError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
-            self.fail(_internal(fault, self._path))
+            self.fail(_internal(fault, self._tally.path))
 
     def _submit(self, request: Request) -> None:
         self._link.burst.submit(self._link, request)
@@ -352,7 +378,7 @@ class StreamCall(Stream):
         try:
             self._send_head()
         except ValueError as fault:
-            self.fail(_internal(fault, self._path))
+            self.fail(_internal(fault, self._tally.path))
             return
         framed, _ = _framed(body, self._head.answer_encoding)
         self._link.send_message(self.stream_id, framed)
@@ -368,7 +394,7 @@ class StreamCall(Stream):
             else:
                 self._send_error(error)
         except ValueError as fault:
-            self.fail(_internal(fault, self._path))
+            self.fail(_internal(fault, self._tally.path))
             return
         self._answered(Code.OK if error is None else code_of(error))
 
@@ -407,7 +433,7 @@ class StreamCall(Stream):
         except ServiceError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
-            self.fail(_internal(fault, self._path))
+            self.fail(_internal(fault, self._tally.path))
 
     def _pump(self, inlet: Inlet) -> None:
         while self.phase == OPEN and not self.stopped and (message := self._assembler.take()) is not None:
@@ -448,7 +474,7 @@ class StreamCall(Stream):
             try:
                 self._inlet.cancel()
             except Exception:  # a handler's fault concerns its call alone
-                log.exception("handler failed while its call was cancelled", method=self._path)
+                log.exception("handler failed while its call was cancelled", method=self._tally.path)
 
 
 class _Compressed:
