@@ -10,13 +10,12 @@ from typing import Final, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
-from numpy.typing import NDArray
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.calls import Body, UnaryMethod
-from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
+from service.errors import InvalidRequestError, MalformedError, ServiceError
 from service.models import Choice
-from service.query import Answer, ConvertQuery, OnExtrapolation, Query
+from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
 from service.status import code_of
 from service.wire import Part, length_delimited, packed_floats
 
@@ -88,11 +87,11 @@ class ConvertCodec:
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write an answer in parts."""
         assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
-        celsius: NDArray[np.float32] = answer.outputs[0].reshape(-1)
+        celsius = answer.outputs[0].reshape(-1)
         return [
             _head(answer.version.name, answer.version.version),
             *packed_floats(_CELSIUS, celsius),
-            *(_interval(answer, celsius) if query.interval else ()),
+            *(_interval(answer) if query.interval else ()),
             *_domain(query, answer),
         ]
 
@@ -146,14 +145,11 @@ def _head(name: str, version: int) -> bytes:
     return api.ConvertResponse(model=name, version=version).SerializeToString()
 
 
-def _interval(answer: Answer, celsius: NDArray[np.float32]) -> list[Part]:
-    stated = answer.version.interval
-    if stated is None or answer.outside is None:
-        raise UnsupportedError(f"{answer.version} does not state a prediction interval")
-    half_width = np.where(answer.outside, np.float32(np.nan), np.float32(stated.half_width_celsius))
-    coverage = api.PredictionInterval(coverage=stated.coverage).SerializeToString()
-    lower, upper = packed_floats(_LOWER, celsius - half_width), packed_floats(_UPPER, celsius + half_width)
-    return length_delimited(_INTERVAL, [coverage, *lower, *upper])
+def _interval(answer: Answer) -> list[Part]:
+    lower, upper = interval_bounds(answer)
+    assert answer.version.interval is not None  # noqa: S101 - there are bounds
+    coverage = api.PredictionInterval(coverage=answer.version.interval.coverage).SerializeToString()
+    return length_delimited(_INTERVAL, [coverage, *packed_floats(_LOWER, lower), *packed_floats(_UPPER, upper)])
 
 
 def _domain(query: ConvertQuery, answer: Answer) -> list[Part]:

@@ -1,5 +1,6 @@
 """ONNX Runtime sessions: arrays in, arrays out, on a device that is named truthfully."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,12 @@ Tensor = NDArray[Any]
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DEVICES: Final = {provider: device for device, provider in _PROVIDERS.items()}
 
+_InvalidArgument: Final = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
+_MESSAGE_MARK: Final = " : INVALID_ARGUMENT : "
+_BFLOAT16_ELEMENT: Final = 16
+"""bfloat16 as ONNX numbers it in `TensorProto.DataType`."""
+_BFLOAT16: Final = "tensor(bfloat16)"
+
 _DTYPES: Final[dict[str, type[np.generic]]] = {
     "tensor(float16)": np.float16,
     "tensor(float)": np.float32,
@@ -29,6 +36,7 @@ _DTYPES: Final[dict[str, type[np.generic]]] = {
     "tensor(uint64)": np.uint64,
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
+    _BFLOAT16: np.uint16,  # NumPy has no such type: the 16 bits as they are
 }
 
 
@@ -55,16 +63,25 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a graph. A dimension of None is free; `dtype` is None for what NumPy cannot hold."""
+    """One input or output of a graph. A dimension of None is free; `dtype` is None for what is no tensor of numbers.
+
+    No dimensions at all: a single element, or a shape that the graph leaves open altogether.
+    """
 
     name: str
     dtype: type[np.generic] | None
     shape: tuple[int | None, ...]
+    onnx_type: str
+    """The type as ONNX Runtime calls it, such as `tensor(float)`."""
 
 
 def available_devices() -> list[str]:
     """Devices that the installed ONNX Runtime was built for. Whether one works shows only when a session is made."""
     return [_DEVICES[provider] for provider in onnxruntime.get_available_providers() if provider in _DEVICES]
+
+
+class InputsRefusedError(Exception):
+    """ONNX Runtime says that the arrays do not fit the graph; the message is its own."""
 
 
 class Engine:
@@ -86,15 +103,50 @@ class Engine:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._input_names = [spec.name for spec in self.inputs]
         self._output_names = [spec.name for spec in self.outputs]
+        self._has_bfloat16 = any(spec.onnx_type == _BFLOAT16 for spec in (*self.inputs, *self.outputs))
 
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Run the graph once: one array an input, in the order of `inputs`; one array an output comes back.
 
-        Raises whatever ONNX Runtime raises where the arrays do not fit the graph.
+        Raises:
+            InputsRefusedError: the arrays do not fit the graph.
+            Exception: whatever else ONNX Runtime raises where a run fails.
         """
-        feeds = dict(zip(self._input_names, tensors, strict=True))
-        outputs: list[Tensor] = self._session.run(self._output_names, feeds)
+        try:
+            return self._run_with_bfloat16(tensors) if self._has_bfloat16 else self._run_plain(tensors)
+        except _InvalidArgument as error:
+            raise InputsRefusedError(str(error).rpartition(_MESSAGE_MARK)[2]) from error
+
+    def _run_plain(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        outputs: list[Tensor] = self._session.run(
+            self._output_names, dict(zip(self._input_names, tensors, strict=True))
+        )
         return outputs
+
+    def _run_with_bfloat16(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run with ONNX Runtime's own values, since those alone hold bfloat16; outputs come back in main memory."""
+        binding = self._session.io_binding()
+        for spec, tensor in zip(self.inputs, tensors, strict=True):
+            binding.bind_ortvalue_input(spec.name, _to_value(spec, tensor))
+        for name in self._output_names:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        return [_from_value(value) for value in binding.get_outputs()]
+
+
+def _to_value(spec: TensorSpec, tensor: Tensor) -> Any:  # noqa: ANN401 - onnxruntime publishes no types
+    if spec.onnx_type != _BFLOAT16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(tensor)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(tensor, _BFLOAT16_ELEMENT)
+
+
+def _from_value(value: Any) -> Tensor:  # noqa: ANN401 - onnxruntime publishes no types
+    if value.data_type() != _BFLOAT16:
+        array: Tensor = value.numpy()
+        return array
+    # NumPy cannot be handed the value: its bytes are copied from where ONNX Runtime says that they are.
+    content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(content, np.uint16).reshape(value.shape())
 
 
 def _open_session(model: bytes, options: EngineOptions) -> Any:  # noqa: ANN401 - onnxruntime publishes no types
@@ -135,4 +187,4 @@ def _providers(device: Device) -> list[Any]:
 
 def _spec(argument: Any) -> TensorSpec:  # noqa: ANN401 - onnxruntime publishes no types
     shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
-    return TensorSpec(argument.name, _DTYPES.get(argument.type), shape)
+    return TensorSpec(argument.name, _DTYPES.get(argument.type), shape, argument.type)

@@ -81,6 +81,20 @@ class ConvertQuery:
         return (self.rows.reshape(-1, 1),)
 
 
+def interval_bounds(answer: Answer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lower and upper bounds of an answer in °C, float32 `[N]` each; NaN outside the training domain.
+
+    Raises:
+        UnsupportedError: the model's file states no prediction interval.
+    """
+    stated = answer.version.interval
+    if stated is None or answer.outside is None:
+        raise UnsupportedError(f"{answer.version} does not state a prediction interval")
+    celsius: NDArray[np.float32] = answer.outputs[0].reshape(-1)
+    half_width = np.where(answer.outside, np.float32(np.nan), np.float32(stated.half_width_celsius))
+    return celsius - half_width, celsius + half_width
+
+
 def check_temperatures(rows: NDArray[np.float32]) -> None:
     """Check temperatures in °F, float32 `[N]`.
 

@@ -17,6 +17,8 @@ from service.health import Health
 from service.http_endpoint import HttpEndpoint
 from service.metrics import Metrics
 from service.models import Models
+from service.open_inference import SERVICE as OPEN_INFERENCE
+from service.open_inference import api as open_inference
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +43,15 @@ class Server:
             latest=settings.latest_versions,
             default_model=settings.default_model,
         )
-        self.health = Health(self.models, [converter_api.SERVICE])
+        self.health = Health(self.models, [converter_api.SERVICE, OPEN_INFERENCE])
         limits = api.Limits(
             max_rows_per_request=settings.max_rows_per_request, max_message_bytes=settings.max_message_bytes
         )
         served = [
             *converter_api.methods(self.models, limits),
+            *open_inference.methods(),
             *self.health.methods(),
-            *reflection.methods([converter_api.SERVICE, health.SERVICE]),
+            *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
         metrics = Metrics(served, self.models)
         registry = CollectorRegistry() if registry is None else registry

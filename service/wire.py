@@ -8,13 +8,16 @@ Format: protobuf.dev/programming-guides/encoding.
 
 import sys
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _LENGTH_DELIMITED: Final = 2
 _SEVEN_BITS: Final = 0x7F
+_LOWEST_TAG: Final = 8
+_MAX_LENGTH_BITS: Final = 28
+"""Lengths of more bits are left to protobuf; no message that a server accepts is that long."""
 _LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 SMALL_BYTES: Final = 1024
@@ -58,7 +61,65 @@ def packed_floats(field_number: int, values: NDArray[np.float32]) -> list[Part]:
     return length_delimited(field_number, [little_endian(values)])
 
 
-def little_endian(values: NDArray[np.float32]) -> memoryview:
-    """The bytes of float32 values: their own memory where it is contiguous and the machine little-endian."""
-    ordered = values if _LITTLE_ENDIAN else values.astype("<f4")
+def little_endian(values: NDArray[Any]) -> memoryview:
+    """The bytes of numbers: their own memory where it is contiguous and the machine little-endian."""
+    ordered = values if sys.byteorder == "little" else values.byteswap()
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8).data
+
+
+class Taken(NamedTuple):
+    """A message of which two fields were taken out."""
+
+    rest: bytes
+    """The other fields, one after the other as they came: a message of the same type."""
+    first: bytes
+    """The last value of the first field taken out; empty where there is none."""
+    second: list[memoryview]
+    """Every value of the second field, as views of the message."""
+
+
+def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
+    """Take two length-delimited fields, by their numbers, out of a message without reading the others.
+
+    None where the message is more than length-delimited fields with numbers up to 15, one after the other: then
+    protobuf shall read it, and say what is wrong with it.
+    """
+    view = memoryview(body)
+    tags = first_field << 3 | _LENGTH_DELIMITED, second_field << 3 | _LENGTH_DELIMITED
+    first = b""
+    second: list[memoryview] = []
+    kept: list[bytes] = []
+    kept_from = position = 0
+    end = len(body)
+    while position < end:
+        tag = body[position]
+        if tag & 7 != _LENGTH_DELIMITED or not _LOWEST_TAG <= tag <= _SEVEN_BITS:
+            return None
+        start, stop = _value(body, position + 1, end)
+        if not start <= stop <= end:
+            return None
+        if tag in tags:
+            if kept_from != position:
+                kept.append(body[kept_from:position])
+            kept_from = stop
+            if tag == tags[1]:
+                second.append(view[start:stop])
+            else:
+                first = body[start:stop]
+        position = stop
+    if kept_from != end:
+        kept.append(body[kept_from:])
+    return Taken(kept[0] if len(kept) == 1 else b"".join(kept), first, second)
+
+
+def _value(body: bytes, position: int, end: int) -> tuple[int, int]:
+    """Where a value begins and stops, by its length; it stops before it begins where the length has no end."""
+    length = shift = 0
+    while position < end and shift < _MAX_LENGTH_BITS:
+        byte = body[position]
+        position += 1
+        if byte <= _SEVEN_BITS:
+            return position, position + (length | byte << shift)
+        length |= (byte & _SEVEN_BITS) << shift
+        shift += 7
+    return position, -1

@@ -27,8 +27,8 @@ def test_a_run_answers_any_number_of_rows() -> None:
 def test_inputs_and_outputs_are_described() -> None:
     """Names, types and shapes come from the file; a free dimension is None."""
     engine = Engine(make_plain(), CPU)
-    assert engine.inputs == (TensorSpec("fahrenheit", np.float32, (None, 1)),)
-    assert engine.outputs == (TensorSpec("celsius", np.float32, (None, 1)),)
+    assert engine.inputs == (TensorSpec("fahrenheit", np.float32, (None, 1), "tensor(float)"),)
+    assert engine.outputs == (TensorSpec("celsius", np.float32, (None, 1), "tensor(float)"),)
 
 
 def test_the_metadata_comes_through() -> None:

@@ -48,6 +48,7 @@ def test_all_states_are_listed(channel: grpc.Channel) -> None:
     assert {name: state.status for name, state in answer.statuses.items()} == {
         "": SERVING,
         "quicksilver.v1.ConverterService": SERVING,
+        "inference.GRPCInferenceService": SERVING,
         "models/linear": SERVING,
         "models/plain": SERVING,
     }

@@ -1,0 +1,228 @@
+"""What a `ModelInferRequest` asks for, apart from its elements and its id: the same for one call after another.
+
+A client that sends row after row repeats everything but the row. So the part of a request that repeats is read once
+and found again by its own bytes; the raw elements and the id are taken out of the message before it is looked up, and
+stay views of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from proto.inference.v2 import open_inference_pb2 as pb
+from proto.repository import NAME_PATTERN
+from service.codec import parse
+from service.errors import InvalidRequestError, MalformedError, UnimplementedError
+from service.models import Choice
+from service.open_inference import datatypes
+from service.open_inference.datatypes import Datatype
+from service.wire import take_out
+
+_ID: Final = pb.ModelInferRequest.ID_FIELD_NUMBER
+_RAW: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+
+MAX_REMEMBERED: Final = 1024
+"""Heads that are remembered, and plans of one version; when it is reached, all are forgotten and begun anew."""
+MAX_REMEMBERED_BYTES: Final = 1024
+"""A head whose bytes are more is read each time, so that nobody can fill the memory with names."""
+_MAX_VERSION_DIGITS: Final = 18
+_FINAL: Final = "triton_enable_empty_final_response"
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Remembered(Generic[Key, Value]):
+    """A table that never holds more than `MAX_REMEMBERED` entries. Any thread may use it."""
+
+    __slots__ = ("_entries", "get")
+
+    def __init__(self) -> None:
+        self._entries: dict[Key, Value] = {}
+        self.get = self._entries.get
+
+    def put(self, key: Key, value: Value) -> None:
+        """Remember a value; where the table is full, forget all others first."""
+        if len(self._entries) >= MAX_REMEMBERED:
+            self._entries.clear()
+        self._entries[key] = value
+
+
+@dataclass(frozen=True, slots=True)
+class InputHead:
+    """One input of a request without its elements."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    @property
+    def field(self) -> str:
+        """How errors call it."""
+        return f"inputs[{self.name}]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferHead:
+    """A request without its id and its elements. Two requests with the same head share this very object."""
+
+    model: str
+    choice: Choice
+    inputs: tuple[InputHead, ...]
+    outputs: tuple[str, ...]
+    """Names of the outputs that are wanted; none for those of the model's own graph."""
+    tells_final: bool
+    """Whether an answer on a stream shall say that it is the last one to its request."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that was read: its head, its id, and where its elements are."""
+
+    head: InferHead
+    id: bytes
+    """UTF-8; empty for none."""
+    raw: Sequence[bytes | memoryview]
+    """Raw contents, one entry an input; empty where the contents are typed."""
+    typed: Sequence[pb.InferTensorContents] = ()
+    """Typed contents, one entry an input; empty where they are raw."""
+
+
+class Heads:
+    """Reads requests, and remembers their heads."""
+
+    def __init__(self) -> None:
+        self._by_bytes: Remembered[bytes, InferHead] = Remembered()
+        self._by_fields: Remembered[object, InferHead] = Remembered()
+
+    def read(self, body: bytes) -> Asked:
+        """Read a request.
+
+        Raises:
+            MalformedError: the bytes are no ModelInferRequest.
+            InvalidRequestError: it contradicts itself.
+            UnimplementedError: it asks for something of the protocol that is not here.
+        """
+        taken = take_out(body, _ID, _RAW)
+        if taken is None or len(taken.rest) > MAX_REMEMBERED_BYTES or not _is_utf8(taken.first):
+            return self._parse(body)
+        head = self._by_bytes.get(taken.rest)
+        if head is None:
+            asked = self._parse(body)
+            if asked.raw:
+                self._by_bytes.put(taken.rest, asked.head)
+            return asked
+        _check_count(head, taken.second)
+        return Asked(head, taken.first, taken.second)
+
+    def _parse(self, body: bytes) -> Asked:
+        taken = take_out(body, _ID, _RAW)
+        message = parse(pb.ModelInferRequest, body if taken is None else taken.rest)
+        if taken is None:
+            identity, raw = message.id.encode(), list[bytes | memoryview](message.raw_input_contents)
+        else:
+            identity, raw = taken.first, list[bytes | memoryview](taken.second)
+            if not _is_utf8(identity):
+                raise MalformedError("the bytes are not an inference.ModelInferRequest: its id is not UTF-8")
+        return self._asked(message, identity, raw)
+
+    def _asked(self, message: pb.ModelInferRequest, identity: bytes, raw: list[bytes | memoryview]) -> Asked:
+        head = self._head(message)
+        typed = [tensor.contents for tensor in message.inputs]
+        if not raw:
+            return Asked(head, identity, (), typed)
+        for tensor in message.inputs:
+            if tensor.contents.ListFields():
+                raise InvalidRequestError(
+                    f"inputs[{tensor.name}].contents", "is set beside raw_input_contents: one of them, not both"
+                )
+        _check_count(head, raw)
+        return Asked(head, identity, raw)
+
+    def _head(self, message: pb.ModelInferRequest) -> InferHead:
+        """Read the head, or find the one that is equal to it."""
+        fields = (
+            message.model_name,
+            message.model_version,
+            *((tensor.name, tensor.datatype, *tensor.shape) for tensor in message.inputs),
+            None,
+            *(output.name for output in message.outputs),
+        )
+        plain = not (message.parameters or any(output.parameters for output in message.outputs)) and not any(
+            tensor.parameters for tensor in message.inputs
+        )
+        head = self._by_fields.get(fields) if plain else None
+        if head is None:
+            head = _read_head(message)
+            if plain and _fits(message):
+                self._by_fields.put(fields, head)
+        return head
+
+
+def choice_of(version: str, field: str = "model_version") -> Choice:
+    """Return the version or label that a text names, or None for an empty one.
+
+    Raises:
+        InvalidRequestError: it is neither a whole number from 1 nor a label.
+    """
+    if not version:
+        return None
+    if version.isascii() and version.isdigit() and version[0] != "0" and len(version) <= _MAX_VERSION_DIGITS:
+        return int(version)
+    if NAME_PATTERN.fullmatch(version):
+        return version
+    raise InvalidRequestError(field, f"{version[:80]!r} is neither a whole number from 1 nor a label")
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _fits(message: pb.ModelInferRequest) -> bool:
+    """Whether what is remembered of a request is small: everything but its typed contents."""
+    names = [message.model_name, message.model_version, *(output.name for output in message.outputs)]
+    sizes = [len(tensor.name) + len(tensor.datatype) + 10 * len(tensor.shape) for tensor in message.inputs]
+    return sum(map(len, names)) + sum(sizes) <= MAX_REMEMBERED_BYTES
+
+
+def _read_head(message: pb.ModelInferRequest) -> InferHead:
+    return InferHead(
+        message.model_name,
+        choice_of(message.model_version),
+        tuple(_read_input(tensor) for tensor in message.inputs),
+        tuple(_read_output(output) for output in message.outputs),
+        _FINAL in message.parameters and message.parameters[_FINAL].bool_param,
+    )
+
+
+def _read_input(tensor: pb.ModelInferRequest.InferInputTensor) -> InputHead:
+    field = f"inputs[{tensor.name}]"
+    _refuse_shared_memory(field, tensor)
+    shape = tuple(tensor.shape)
+    if any(size < 0 for size in shape):
+        raise InvalidRequestError(f"{field}.shape", f"{list(shape)} has a negative dimension")
+    return InputHead(tensor.name, datatypes.named(tensor.datatype, f"{field}.datatype"), shape)
+
+
+def _read_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> str:
+    field = f"outputs[{output.name}]"
+    _refuse_shared_memory(field, output)
+    if "classification" in output.parameters and output.parameters["classification"].int64_param:
+        raise UnimplementedError(f"{field}: the classification extension is not here; ask for the output itself")
+    return output.name
+
+
+def _refuse_shared_memory(
+    field: str, tensor: pb.ModelInferRequest.InferInputTensor | pb.ModelInferRequest.InferRequestedOutputTensor
+) -> None:
+    if "shared_memory_region" in tensor.parameters:
+        raise UnimplementedError(f"{field}: the shared memory extensions are not here; send the contents")
+
+
+def _check_count(head: InferHead, raw: Sequence[object]) -> None:
+    if len(raw) != len(head.inputs):
+        raise InvalidRequestError("raw_input_contents", f"{len(raw)} entries for {len(head.inputs)} inputs")
