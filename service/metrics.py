@@ -166,8 +166,8 @@ class Metrics(Collector):
         )
         for table in (*self._methods.values(), self._other):
             started.add_metric(table.labels, table.started)
-            for code, calls in table.handled.items():
-                handled.add_metric((*table.labels, _camel(code)), calls)
+            for code in Code:  # those at 0 too: a rate needs a beginning
+                handled.add_metric((*table.labels, _camel(code)), table.handled[code])
             histogram = table.handling_seconds
             handling.add_metric(table.labels, histogram.buckets(), histogram.total)
         in_flight = GaugeMetricFamily("quicksilver_in_flight_calls", "Calls begun and not ended.", self._in_flight)
@@ -175,7 +175,8 @@ class Metrics(Collector):
 
     def _run_families(self) -> Iterator[Metric]:
         rows = CounterMetricFamily("quicksilver_rows", "Rows answered.", labels=_VERSION_LABELS)
-        for labels, table in self._versions.items():
+        tables = {**{key: _VersionTable() for key in self._loaded()}, **self._versions}
+        for labels, table in tables.items():
             rows.add_metric(labels, table.rows)
         yield rows
         for name, text in (
@@ -185,10 +186,14 @@ class Metrics(Collector):
             ("inference_seconds", "Time of a run in ONNX Runtime."),
         ):
             family = HistogramMetricFamily(f"quicksilver_{name}", text, labels=_VERSION_LABELS)
-            for labels, table in self._versions.items():
+            for labels, table in tables.items():
                 histogram: Histogram = getattr(table, name)
                 family.add_metric(labels, histogram.buckets(), histogram.total)
             yield family
+
+    def _loaded(self) -> Iterator[tuple[str, str]]:
+        for model in self._models.catalogue.models.values():
+            yield from ((model.name, str(number)) for number, entry in model.versions.items() if entry.loaded)
 
     def _model_families(self) -> Iterator[Metric]:
         info = GaugeMetricFamily(
