@@ -49,7 +49,7 @@ class _Ticks:
 
 
 class _Lines:
-    """Writes a line now and then, five a fit, for logs and pipes."""
+    """Writes a line now and then, for logs and pipes: at the first epoch, and five times more a fit."""
 
     def __init__(self, label: str, epochs: int, stream: TextIO) -> None:
         self._label = label
@@ -58,7 +58,7 @@ class _Lines:
         self._stream = stream
 
     def __call__(self, epoch: int, training_loss: float, validation_loss: float) -> None:
-        if epoch % self._every == 0 or epoch == self._epochs:
+        if epoch == 1 or epoch % self._every == 0 or epoch == self._epochs:
             losses = _losses(training_loss, validation_loss)
             print(f"{self._label}: epoch {epoch} of {self._epochs}, {losses}", file=self._stream, flush=True)
 

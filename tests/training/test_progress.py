@@ -25,10 +25,11 @@ def watch(stream: io.StringIO, epochs: int, validation: float) -> str:
 
 
 def test_pipe_gets_a_few_plain_lines() -> None:
-    """Five lines a fit with the losses, the last epoch's among them, and no control characters."""
+    """Six lines a fit with the losses, the first epoch's and the last one's among them, and no control characters."""
     text = watch(io.StringIO(), 1000, 2.5)
     lines = text.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
+    assert lines[0] == "mlp: epoch 1 of 1000, training loss 10.0000, validation loss 2.5000"
     assert lines[-1] == "mlp: epoch 1000 of 1000, training loss 0.0100, validation loss 2.5000"
     assert "\x1b" not in text
 
