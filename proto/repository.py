@@ -5,26 +5,42 @@ What holds at every instant, whoever is killed when:
 - A version directory is complete or not there: it is written under a hidden name, synced, and renamed.
 - A published version never changes, and a version number is never used for two contents.
 - `labels.json` is replaced as a whole. It and the first version of a name appear together.
+- No label names a version that was removed: a version goes with one rename, after it was checked under the lock.
 
 Writers take one file lock over the repository; readers take none. Standard library only: both sides import it.
 """
 
 import contextlib
 import fcntl
-import json
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+from proto.labels import NAME_PATTERN, Labels
+
+__all__ = [
+    "LABELS_FILE",
+    "MODEL_FILE",
+    "NAME_PATTERN",
+    "STABLE",
+    "CorruptLabelsError",
+    "InvalidNameError",
+    "LabelledError",
+    "Repository",
+    "RepositoryError",
+    "UnknownModelError",
+    "VersionExistsError",
+    "check_name",
+    "choose_version",
+]
 
 MODEL_FILE: Final = "model.onnx"
 LABELS_FILE: Final = "labels.json"
 STABLE: Final = "stable"
 
-NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _STAGING_PREFIX: Final = ".incoming-"
 
 
@@ -41,11 +57,15 @@ class UnknownModelError(RepositoryError):
 
 
 class VersionExistsError(RepositoryError):
-    """The version to be published is there already; versions never change."""
+    """The version to be published is there already, or once was; versions never change."""
+
+
+class LabelledError(RepositoryError):
+    """A version cannot be removed while a label names it, nor the last label of a model be taken away."""
 
 
 class CorruptLabelsError(RepositoryError):
-    """`labels.json` is not a JSON object of label → version."""
+    """`labels.json` is not what `Labels.parse` reads."""
 
 
 def check_name(name: str) -> str:
@@ -77,14 +97,18 @@ class Repository:
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """Names of the models that have a complete version, in order."""
+        """Names of the models that have a complete version, in order; empty where there is no repository."""
         with contextlib.suppress(FileNotFoundError):
-            return sorted(
-                entry.name
-                for entry in self.root.iterdir()
-                if NAME_PATTERN.fullmatch(entry.name) and self.versions(entry.name)
-            )
+            return [name for name in self.directories() if self.versions(name)]
         return []
+
+    def directories(self) -> list[str]:
+        """Names of what may be models, in order, without a look inside.
+
+        Raises:
+            OSError: the repository cannot be read, or is not there.
+        """
+        return sorted(entry.name for entry in self.root.iterdir() if NAME_PATTERN.fullmatch(entry.name))
 
     def versions(self, name: str) -> list[int]:
         """Complete versions of a model, ascending; empty where there is no such model."""
@@ -102,16 +126,21 @@ class Repository:
         Raises:
             CorruptLabelsError: the file is there but is not what it should be.
         """
+        return dict(self.label_history(name).current)
+
+    def label_history(self, name: str) -> Labels:
+        """Labels of a model, and what they named before.
+
+        Raises:
+            CorruptLabelsError: the file is there but is not what it should be.
+        """
         path = self.root / check_name(name) / LABELS_FILE
         try:
-            labels = json.loads(path.read_text("utf-8"))
+            return Labels.parse(path.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except ValueError as error:
-            raise CorruptLabelsError(f"{path} is not JSON: {error}") from error
-        if not isinstance(labels, dict) or not all(type(version) is int for version in labels.values()):
-            raise CorruptLabelsError(f"{path} is not an object of label → version")
-        return labels
+            return Labels()
+        except (ValueError, RecursionError) as error:
+            raise CorruptLabelsError(f"{name}/{LABELS_FILE} is not a file of labels: {error}") from error
 
     def model_path(self, name: str, version: int) -> Path:
         """Path of a version's model file, whether it is there or not."""
@@ -133,11 +162,15 @@ class Repository:
         if version is not None and version < 1:
             raise RepositoryError(f"a version is a whole number from 1, not {version}")
         with self._locked():
-            existing = self.versions(name)
-            number = version if version is not None else max(existing, default=0) + 1
+            existing, labels = self.versions(name), self.label_history(name)
+            number = max([*existing, labels.removed_up_to]) + 1 if version is None else version
             if number in existing:
                 raise VersionExistsError(f"{name}/{number} is published already, and versions never change")
-            if existing or self.labels(name):
+            if number <= labels.removed_up_to:
+                raise VersionExistsError(
+                    f"{name}/{labels.removed_up_to} was published and removed, and no number up to it is used again"
+                )
+            if existing or labels.current:
                 self._add_version(name, number, model)
             else:
                 self._add_model(name, number, model)
@@ -152,10 +185,73 @@ class Repository:
         """
         check_name(label)
         with self._locked():
-            existing = self.versions(name)
-            if version not in existing:
-                raise UnknownModelError(f"no version {version} of {name!r}: there are {existing or 'none'}")
-            self._replace_labels(self.root / name, {**self.labels(name), label: version})
+            self._need_version(name, version)
+            self._replace_labels(name, self.label_history(name).moved(label, version))
+
+    def earlier(self, name: str, label: str) -> int:
+        """Find the version that a label named before, of those still there.
+
+        Raises:
+            UnknownModelError: there is no such label, or none is known that it named before.
+        """
+        labels = self.label_history(name)
+        if label not in labels.current:
+            raise UnknownModelError(f"no label {label!r} on {name!r}: there are {_list(labels.current)}")
+        version = labels.before(label, self.versions(name))
+        if version is None:
+            raise UnknownModelError(f"no version is known that {label!r} of {name!r} named before, and is still there")
+        return version
+
+    def roll_back(self, name: str, label: str) -> int:
+        """Let a label name the version that it named before, and return that. A second rollback goes further back.
+
+        Raises:
+            UnknownModelError: there is no such label, or none is known that it named before.
+        """
+        with self._locked():
+            version = self.earlier(name, label)
+            self._replace_labels(name, self.label_history(name).rolled_back(label, version))
+            return version
+
+    def remove_label(self, name: str, label: str) -> None:
+        """Take a label away.
+
+        Raises:
+            UnknownModelError: there is no such label.
+            LabelledError: it is the model's last one: without any, the newest version would answer.
+        """
+        with self._locked():
+            labels = self.label_history(name)
+            if label not in labels.current:
+                raise UnknownModelError(f"no label {label!r} on {name!r}: there are {_list(labels.current)}")
+            if len(labels.current) == 1:
+                raise LabelledError(f"{label!r} is the last label of {name!r}: without it the newest version answers")
+            self._replace_labels(name, labels.without(label))
+
+    def remove(self, name: str, version: int) -> None:
+        """Remove a version that no label names. Its number is never used again.
+
+        Raises:
+            UnknownModelError: the version is not there.
+            LabelledError: a label names it, or it is the last one of a model without labels.
+        """
+        with self._locked():
+            self._need_version(name, version)
+            labels = self.label_history(name)
+            if naming := sorted(label for label, labelled in labels.current.items() if labelled == version):
+                raise LabelledError(f"{name}/{version} is labelled {', '.join(naming)}: move the label first")
+            if not labels.current:
+                raise LabelledError(f"{name!r} has no label: without one the newest version answers; set one first")
+            self._replace_labels(name, labels.removing(version))  # first, so that no crash frees the number
+            directory = self.root / name
+            with self._staging(directory) as staging:
+                (directory / str(version)).rename(staging / str(version))
+                _sync_directory(directory)
+
+    def _need_version(self, name: str, version: int) -> None:
+        existing = self.versions(name)
+        if version not in existing:
+            raise UnknownModelError(f"no version {version} of {name!r}: there are {existing or 'none'}")
 
     def _add_model(self, name: str, version: int, model: bytes) -> None:
         """Put a new model's directory in place whole: its first version and its labels together."""
@@ -163,7 +259,7 @@ class Repository:
             (staging / str(version)).mkdir()
             _write_synced(staging / str(version) / MODEL_FILE, model)
             _sync_directory(staging / str(version))
-            _write_synced(staging / LABELS_FILE, _labels_text({STABLE: version}))
+            _write_synced(staging / LABELS_FILE, Labels({STABLE: version}).text().encode())
             _sync_directory(staging)
             _move(staging, self.root / name)  # takes the place of an empty directory, if somebody made one
             _sync_directory(self.root)
@@ -176,9 +272,10 @@ class Repository:
             _move(staging, directory / str(version))
             _sync_directory(directory)
 
-    def _replace_labels(self, directory: Path, labels: Mapping[str, int]) -> None:
+    def _replace_labels(self, name: str, labels: Labels) -> None:
+        directory = self.root / name
         with self._staging(directory) as staging:
-            _write_synced(staging / LABELS_FILE, _labels_text(labels))
+            _write_synced(staging / LABELS_FILE, labels.text().encode())
             (staging / LABELS_FILE).rename(directory / LABELS_FILE)
             _sync_directory(directory)
 
@@ -208,8 +305,8 @@ def _is_version(text: str) -> bool:
     return text.isascii() and text.isdigit() and text[0] != "0"
 
 
-def _labels_text(labels: Mapping[str, int]) -> bytes:
-    return (json.dumps(dict(sorted(labels.items())), indent=2) + "\n").encode()
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def _move(staging: Path, place: Path) -> None:

@@ -25,6 +25,7 @@ from pydantic_core import ErrorDetails
 from proto.repository import InvalidNameError, check_name
 from service.address import UNIX_PREFIX, AddressError, split_host_port
 from service.device import Device
+from service.version_policy import VersionPolicy
 
 ENVIRONMENT_PREFIX: Final = "QUICKSILVER_"
 FILE_VARIABLE: Final = ENVIRONMENT_PREFIX + "SETTINGS"
@@ -66,6 +67,17 @@ class Tls:
     client_authorities: Path | None
 
 
+def _version_policy(text: str) -> str:
+    return str(VersionPolicy.parse(text))
+
+
+def _model_names(text: str) -> str:
+    if text not in {"", "*"}:
+        for name in text.split(","):
+            _model_name(name)
+    return text
+
+
 class Settings(BaseModel):
     """The settings of `quicksilver serve`. The descriptions are what `--help` prints."""
 
@@ -89,8 +101,21 @@ class Settings(BaseModel):
     default_model: Annotated[str, AfterValidator(_model_name)] | None = Field(
         None, description="model that answers a request that names none; by itself the only one there is"
     )
-    latest_versions: int = Field(
-        1, ge=0, description="newest versions of a model to load beside the labelled ones; 0 loads all"
+    version_policy: Annotated[str, AfterValidator(_version_policy)] = Field(
+        "latest:1", description="versions to load beside the labelled ones: latest:N that work, all, or 1,3,7"
+    )
+    model_control: Literal["watch", "explicit", "none"] = Field(
+        "watch",
+        description="watch follows the repository; explicit loads and unloads by the API alone; none stays as at start",
+    )
+    load_models: Annotated[str, AfterValidator(_model_names)] = Field(
+        "", description="with explicit control, models to load at the start: NAME,NAME, or * for all"
+    )
+    watch: Literal["auto", "poll"] = Field(
+        "auto", description="how changes are noticed: auto is told by the system where it can be; poll looks"
+    )
+    watch_interval_seconds: float = Field(
+        5.0, ge=0.05, le=3600, description="between two looks at the repository, also where the system tells of changes"
     )
     device: Device = Field("auto", description="where models run: cpu, cuda (or refuse to start), or auto")
     intra_op_threads: int = Field(1, ge=0, le=1024, description="ONNX Runtime threads that share a run; 0: one a core")

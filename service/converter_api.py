@@ -9,9 +9,15 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from service.calls import BatchedMethod, Inlet, Method, Outlet, Request, StreamMethod, Submit
 from service.codec import ConvertCodec, ConvertStreamCodec, choice_of, parse, unary
 from service.errors import CancelledError, ServiceError
-from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry
+from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry, VersionState
 
 SERVICE: Final = "quicksilver.v1.ConverterService"
+
+_STATES: Final = {
+    VersionState.READY: api.VERSION_STATE_READY,
+    VersionState.FAILED: api.VERSION_STATE_FAILED,
+    VersionState.UNLOADED: api.VERSION_STATE_UNLOADED,
+}
 
 MAX_STREAM_REQUESTS: Final = 64
 """Requests of one stream that may wait for their answers; further ones stay with the client."""
@@ -42,9 +48,8 @@ def list_models(catalogue: Catalogue, limits: api.Limits) -> api.ListModelsRespo
 
 def describe_version(model: ModelEntry, entry: VersionEntry) -> api.ModelVersion:
     """Describe one version in brief."""
-    state = api.VERSION_STATE_READY if entry.loaded else api.VERSION_STATE_FAILED
     labels = model.labels_of(entry.version)
-    return api.ModelVersion(version=entry.version, state=state, reason=entry.reason, labels=labels)
+    return api.ModelVersion(version=entry.version, state=_STATES[entry.state], reason=entry.reason, labels=labels)
 
 
 def get_model(catalogue: Catalogue, request: api.GetModelRequest) -> api.GetModelResponse:

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from service.calls import Method, grpc_type
-from service.models import LoadedVersion, Models
+from service.models import LoadedVersion, Models, VersionState
 from service.status import Code
 
 # From what was measured: an answer within one host takes 200 µs, a full batch some milliseconds.
@@ -137,6 +137,8 @@ class Metrics(Collector):
         with self._lock:
             table = self._versions.get(key)
             if table is None:
+                if not self._models.catalogue.holds(version):  # a last run of a retired version makes no new series
+                    return
                 table = self._versions[key] = _VersionTable()
             table.rows += rows
             table.batch_rows.observe(rows)
@@ -144,6 +146,16 @@ class Metrics(Collector):
             table.inference_seconds.observe(inference_seconds)
             for value in queue_seconds:
                 table.queue_seconds.observe(value)
+
+    # Told by the models -----------------------------------------------------------------------------------------------
+
+    def forget_retired(self) -> None:
+        """Drop the series of versions that are no longer loaded, after the models changed."""
+        models = self._models.catalogue.models.values()
+        held = {(version.name, str(version.version)) for model in models for version in model.loaded}
+        with self._lock:
+            for key in self._versions.keys() - held:
+                del self._versions[key]
 
     # Asked by Prometheus ----------------------------------------------------------------------------------------------
 
@@ -205,14 +217,24 @@ class Metrics(Collector):
         failed = GaugeMetricFamily(
             "quicksilver_version_failed", "1 for a version that could not be loaded.", labels=_VERSION_LABELS
         )
+        failures = CounterMetricFamily(
+            "quicksilver_load_failures", "Attempts to load a version that failed.", labels=("model",)
+        )
+        last_load = GaugeMetricFamily(
+            "quicksilver_last_load_timestamp_seconds", "When a version was last loaded.", labels=("model",)
+        )
+        for name, record in self._models.load_records().items():
+            failures.add_metric((name,), record.failures)
+            if record.last_load_timestamp_seconds is not None:
+                last_load.add_metric((name,), record.last_load_timestamp_seconds)
         for model in self._models.catalogue.models.values():
             ready.add_metric((model.name,), float(model.ready))
             for number, entry in model.versions.items():
-                if entry.loaded is None:
+                if entry.state is VersionState.FAILED:
                     failed.add_metric((model.name, str(number)), 1)
-                else:
+                elif entry.loaded is not None:
                     info.add_metric(_info_labels(entry.loaded), 1)
-        yield from (info, ready, failed)
+        yield from (info, ready, failed, failures, last_load)
 
 
 def _info_labels(loaded: LoadedVersion) -> tuple[str, ...]:

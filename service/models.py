@@ -1,296 +1,255 @@
-"""Model versions in memory: found on disk, verified, warmed, and looked up by name, version or label."""
+"""The versions in memory: which are loaded, when one takes another's place, and when one goes.
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, TypeAlias
+The catalogue is a function of the one before and of what the repository holds; every change makes a new one and puts it
+in place with one assignment, between two runs. Whoever took the old one works on with it; what only it held is freed
+when the last of them is done.
+"""
 
-import numpy as np
+import threading
+import time
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Final
+
 import structlog
-from numpy.typing import NDArray
 
-from proto.artefact import Artefact, ArtefactError, Interval, NotAnArtefactError, from_metadata
-from proto.repository import CorruptLabelsError, Repository, choose_version
-from service.engine import DeviceError, Engine, EngineError, EngineOptions, TensorSpec
-from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
+from proto.repository import Repository
+from service.catalogue import Catalogue, Choice, ModelEntry, VersionEntry, VersionState
+from service.engine import EngineOptions
+from service.loading import LoadedVersion, Signature, VerificationError, load_version
+from service.renewal import SETTLE_SECONDS, LoadRecord, Renewal
+from service.scan import OnDisk, scan, scan_model
+from service.version_policy import VersionPolicy
+
+__all__ = [
+    "Catalogue",
+    "Choice",
+    "LoadedVersion",
+    "ModelEntry",
+    "Models",
+    "VerificationError",
+    "VersionEntry",
+    "VersionPolicy",
+    "VersionState",
+    "load_version",
+]
 
 log = structlog.get_logger(__name__)
 
-Choice: TypeAlias = int | str | None
-"""How a request names a version: by number, by label, or not at all."""
-
-WARM_BATCHES: Final = (1, 2, 32, 1024)
-"""Rows of the runs that warm a session, so that no caller pays for its first allocations."""
-
-
-class VerificationError(Exception):
-    """A version must not be served; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedVersion:
-    """A version that answered its golden vectors right in this process, on the device that serves it."""
-
-    name: str
-    version: int
-    engine: Engine
-    artefact: Artefact | None
-    """What the file states of itself; None for a plain ONNX file."""
-    sha256: str
-    size_bytes: int
-
-    @cached_property
-    def converts(self) -> bool:
-        """Whether it takes one float32 a row and gives one."""
-        return _one_float(self.engine.inputs) and _one_float(self.engine.outputs)
-
-    @cached_property
-    def rows_independent(self) -> bool:
-        """Whether an answer depends on its own row alone, so that calls may share a run."""
-        return self.artefact is not None and self.artefact.rows_independent
-
-    @cached_property
-    def interval(self) -> Interval | None:
-        """The prediction interval that the file states."""
-        return None if self.artefact is None else self.artefact.interval
-
-    @cached_property
-    def domain(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """Least and greatest value of each input column in training; None where the file does not state them."""
-        return None if self.artefact is None else _domain(self.artefact)
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version}"
-
-    def outside(self, rows: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Tell which rows of `[N, columns]` lie outside the training domain; None where it is not stated."""
-        if self.domain is None:
-            return None
-        low, high = self.domain
-        inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
-        return np.logical_not(inside)  # so that NaN is outside
-
-
-@dataclass(frozen=True, slots=True)
-class VersionEntry:
-    """One version on disk: loaded, or the reason why not."""
-
-    version: int
-    loaded: LoadedVersion | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """One model: the versions this server looked at, and the labels that name them."""
-
-    name: str
-    versions: Mapping[int, VersionEntry]
-    labels: Mapping[str, int]
-
-    @property
-    def default_version(self) -> int | None:
-        """The version that answers a request that names none: `stable`, or the newest that can answer."""
-        ready = [number for number, entry in self.versions.items() if entry.loaded]
-        return choose_version(ready or list(self.versions), self.labels)
-
-    @property
-    def ready(self) -> bool:
-        """Whether a request that names no version is answered."""
-        entry = self.versions.get(self.default_version or 0)
-        return entry is not None and entry.loaded is not None
-
-    def labels_of(self, version: int) -> list[str]:
-        """Labels that name a version, in order."""
-        return sorted(label for label, labelled in self.labels.items() if labelled == version)
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """Everything the server holds at one instant. It never changes; a new one takes its place."""
-
-    models: Mapping[str, ModelEntry]
-    default_model: str | None
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a model, and every model answers."""
-        return bool(self.models) and all(model.ready for model in self.models.values())
-
-    def resolve(self, name: str, choice: Choice) -> LoadedVersion:
-        """Find the version that answers.
-
-        Raises:
-            InvalidRequestError: no model is named, and none is the default.
-            UnknownModelError: no such model, version or label.
-            NotReadyError: it is known but cannot answer.
-        """
-        model, entry = self.find(name, choice)
-        if entry.loaded is None:
-            raise NotReadyError(f"{model.name}/{entry.version} cannot answer: {entry.reason}")
-        return entry.loaded
-
-    def find(self, name: str, choice: Choice) -> tuple[ModelEntry, VersionEntry]:
-        """Find a version, whether it can answer or not.
-
-        Raises:
-            InvalidRequestError: no model is named, and none is the default.
-            UnknownModelError: no such model, version or label.
-        """
-        model = self.model(name)
-        return model, _entry(model, choice)
-
-    def model(self, name: str) -> ModelEntry:
-        """Find a model by name, or the default one for an empty name."""
-        wanted = name or self.default_model
-        if wanted is None:
-            raise InvalidRequestError("model", f"name one: no model is the default; there are {_list(self.models)}")
-        try:
-            return self.models[wanted]
-        except KeyError:
-            raise UnknownModelError(f"no model {wanted!r}: there are {_list(self.models)}") from None
+ALL_MODELS: Final = "*"
+"""Stands for every model that the repository holds at the start."""
 
 
 class Models:
-    """The current catalogue. Readers take `catalogue` once and work with it; loading replaces it whole."""
+    """Keeps the catalogue true to the repository. Readers take `catalogue` once and work with it.
+
+    Guarantees: a version is in the catalogue only after it proved itself in this process; one that fails to load, or
+    whose file is half there, takes the place of none that answers; and a label that was moved to it stays in effect
+    where it was. Methods may be called by any thread; one change happens at a time. `explicit` names the models to
+    load at first (`*`: all), where others are left alone until `load_model`; None loads and follows all.
+    """
 
     def __init__(
-        self, repository: Repository, options: EngineOptions, *, latest: int, default_model: str | None
+        self,
+        repository: Repository,
+        options: EngineOptions,
+        *,
+        policy: VersionPolicy | None = None,
+        default_model: str | None = None,
+        explicit: Collection[str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._repository = repository
-        self._options = options
-        self._latest = latest
+        self._renewal = Renewal(repository, options, clock)
+        self._policy = policy or VersionPolicy()
         self._default_model = default_model
-        self.catalogue = Catalogue({}, default_model)
+        self._explicit = None if explicit is None else set(explicit)
+        self._turn = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+        self.catalogue = Catalogue({}, default_model, may_be_empty=explicit is not None)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have a function called after every change of the catalogue, on the thread that changed it."""
+        self._listeners.append(listener)
+
+    def load_records(self) -> Mapping[str, LoadRecord]:
+        """What is counted of the loads of each model there is."""
+        return self._renewal.records()
+
+    # Changes ----------------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Load what the repository holds: of each model the labelled versions and the latest ones.
-
-        A version that cannot be served is kept with its reason.
+        """Load what the repository holds, before anything is served. A version that cannot be is kept with its reason.
 
         Raises:
             DeviceError: the device that was asked for cannot be had, which no version can mend.
         """
-        models = {name: self._load_model(name) for name in self._repository.names()}
-        self.catalogue = Catalogue(models, choose_default_model(list(models), self._default_model))
+        if self._explicit is not None and ALL_MODELS in self._explicit:
+            self._explicit = set(self._repository.names())
+        self.refresh()
+        self._renewal.serving = True
 
-    def _load_model(self, name: str) -> ModelEntry:
-        try:
-            labels = self._repository.labels(name)
-        except CorruptLabelsError as error:
-            log.error("labels are unreadable; the newest version answers", model=name, error=str(error))
-            labels = {}
-        wanted = choose_versions(self._repository.versions(name), labels, self._latest)
-        return ModelEntry(name, {number: self._load_version(name, number) for number in wanted}, labels)
+    def refresh(self) -> float | None:
+        """Look at the repository, and follow what changed.
 
-    def _load_version(self, name: str, number: int) -> VersionEntry:
-        try:
-            loaded = load_version(self._repository, name, number, self._options)
-        except DeviceError:
-            raise
-        except (VerificationError, EngineError, OSError) as error:
-            log.error("version cannot be served", model=name, version=number, reason=str(error))
-            return VersionEntry(number, None, str(error))
-        log.info("version loaded", model=name, version=number, device=loaded.engine.device, sha256=loaded.sha256)
-        return VersionEntry(number, loaded)
+        Returns the seconds after which to look again at a file that may still be written, or None.
+        """
+        with self._turn:
+            try:
+                found = scan(self._repository)
+            except OSError as error:
+                if self.catalogue.models:
+                    log.error("the repository cannot be looked at; what is loaded stays", reason=str(error))
+                return None
+            for name in self.catalogue.models.keys() - found.keys():
+                if not self._told_to_hold(name):
+                    self._forget(name)
+            for name, disk in found.items():
+                if disk is not None and not (self._renewal.serving and self._told_to_hold(name)):
+                    self._follow(name, disk, patient=True)
+            return SETTLE_SECONDS if self._is_changing() else None
+
+    def load_model(self, name: str) -> ModelEntry | None:
+        """Load a model, or follow what changed of it; versions that failed are tried again. None where there is none.
+
+        What is loaded already, and did not change, stays as it is.
+        """
+        with self._turn:
+            disk = scan_model(self._repository, name)
+            if disk is not None and disk.versions:
+                if self._explicit is not None:
+                    self._explicit.add(name)
+                self._follow(name, disk, patient=False)
+            return self.catalogue.models.get(name)
+
+    def unload_model(self, name: str) -> list[weakref.ref[LoadedVersion]]:
+        """Let a model answer no more calls until it is loaded again.
+
+        Returns its versions that were loaded: each is gone when the last run on it has ended.
+        """
+        with self._turn:
+            if self._explicit is not None:
+                self._explicit.discard(name)
+            held = self.catalogue.models.get(name)
+            if held is None:
+                return []
+            entries = {number: _unloaded(number, entry.signature) for number, entry in held.versions.items()}
+            self._put(ModelEntry(name, entries, held.labels, held.problem, required=False))
+            return [weakref.ref(version) for version in held.loaded]
+
+    def _told_to_hold(self, name: str) -> bool:
+        return self._explicit is not None and name in self._explicit
+
+    def _follow(self, name: str, disk: OnDisk, *, patient: bool) -> None:
+        """Make a model's entry anew, and put it in place where it is another."""
+        held = self.catalogue.models.get(name)
+        if self._explicit is None or name in self._explicit:
+            look = _Look(self._renewal, name, disk, held, patient=patient)
+            entry = _next_entry(look, self._policy, first=not self._renewal.serving)
+        else:
+            entries = {number: _unloaded(number, signature) for number, signature in disk.versions.items()}
+            entry = ModelEntry(name, entries, disk.labels, disk.problem, required=False)
+        if entry != held:
+            self._put(entry)
+
+    def _is_changing(self) -> bool:
+        models = self.catalogue.models.values()
+        return any(entry.change is not None for model in models for entry in model.versions.values())
+
+    # The catalogue ----------------------------------------------------------------------------------------------------
+
+    def _put(self, entry: ModelEntry) -> None:
+        self._replace({**self.catalogue.models, entry.name: entry})
+
+    def _forget(self, name: str) -> None:
+        log.info("model gone", model=name)
+        self._renewal.forget(name)
+        self._replace({known: model for known, model in self.catalogue.models.items() if known != name})
+
+    def _replace(self, models: Mapping[str, ModelEntry]) -> None:
+        before = self.catalogue
+        kept = before.default_model if self._renewal.serving and before.default_model in models else None
+        wanted = [model.name for model in models.values() if model.wanted]
+        default = choose_default_model(wanted, self._default_model, kept)
+        self.catalogue = Catalogue(models, default, before.may_be_empty)
+        for version in (version for model in before.models.values() for version in model.loaded):
+            if not self.catalogue.holds(version):
+                log.info("version retired", model=version.name, version=version.version)
+        if self._renewal.serving and _is_crowded(before, self.catalogue, self._default_model):
+            log.warning(
+                "another model came beside the default one; set default_model, or after a restart none is",
+                default_model=default,
+                models=sorted(models),
+            )
+        for listener in self._listeners:
+            listener()
 
 
-def choose_versions(versions: list[int], labels: Mapping[str, int], latest: int) -> list[int]:
-    """Choose what to load: labelled versions, whether there or not, and the `latest` newest (0: all), ascending."""
-    newest = versions[-latest:] if latest else versions
-    return sorted({*newest, *labels.values()})
+class _Look:
+    """One look at a model: each of its versions is renewed at most once, when it is first asked about."""
+
+    def __init__(self, renewal: Renewal, name: str, disk: OnDisk, held: ModelEntry | None, *, patient: bool) -> None:
+        self.name = name
+        self.disk = disk
+        self.held = held
+        self._renewal = renewal
+        self._patient = patient
+        self._entries: dict[int, VersionEntry] = {}
+
+    def entry(self, number: int) -> VersionEntry:
+        """What a version is now; it is loaded, where it has to be."""
+        if number not in self._entries:
+            held = self.held.versions.get(number) if self.held else None
+            self._entries[number] = self._renewal.renew(
+                self.name,
+                number,
+                held if held is not None and held.wanted else None,
+                self.disk.versions.get(number),
+                patient=self._patient,
+            )
+        return self._entries[number]
+
+    def works(self, number: int) -> bool:
+        """Whether a version can answer."""
+        return self.entry(number).loaded is not None
 
 
-def choose_default_model(names: list[str], configured: str | None) -> str | None:
-    """Choose the model for requests that name none: the configured one, or the only one there is."""
-    if configured is not None:
-        return configured
-    return names[0] if len(names) == 1 else None
+def _next_entry(look: _Look, policy: VersionPolicy, *, first: bool) -> ModelEntry:
+    """What a model is now: the versions that the policy chooses, and those that a label names or still means."""
+    disk, held = look.disk, look.held
+    chosen = policy.choose(disk.versions, look.works)
+    labels = effective_labels(disk, {} if held is None else held.labels, look.works)
+    wanted = sorted({*chosen, *disk.labels.values(), *labels.values()})
+    entry = ModelEntry(look.name, {number: look.entry(number) for number in wanted}, labels, disk.problem)
+    return replace(entry, required=first or entry.ready or (held is not None and held.required))
 
 
-def load_version(repository: Repository, name: str, number: int, options: EngineOptions) -> LoadedVersion:
-    """Read a version, make its session, prove that it answers right on this device, and warm it.
+def effective_labels(disk: OnDisk, held: Mapping[str, int], works: Callable[[int], bool]) -> dict[str, int]:
+    """The labels in effect: as they stand on disk, but none moves from a version that works to one that does not.
 
-    Raises:
-        OSError: the file cannot be read.
-        EngineError: ONNX Runtime cannot load it, or not on the device asked for.
-        VerificationError: its metadata is wrong, or a golden vector came out wrong.
+    Where those on disk cannot be read, those that were in effect stay.
     """
-    model = repository.model_path(name, number).read_bytes()
-    engine = Engine(model, options)
-    loaded = LoadedVersion(
-        name=name,
-        version=number,
-        engine=engine,
-        artefact=_read_artefact(engine),
-        sha256=hashlib.sha256(model).hexdigest(),
-        size_bytes=len(model),
-    )
-    verify(loaded)
-    warm(loaded)
-    return loaded
+    if disk.problem:
+        return dict(held)
+    return {
+        label: held[label] if label in held and not works(target) and works(held[label]) else target
+        for label, target in disk.labels.items()
+    }
 
 
-def verify(loaded: LoadedVersion) -> None:
-    """Let a version answer its golden vectors. A plain ONNX file has none, and nothing is proved of it.
+def choose_default_model(names: list[str], configured: str | None, kept: str | None = None) -> str | None:
+    """Choose the model for requests that name none: the configured one, `kept`, or the only one there is.
 
-    Raises:
-        VerificationError: an answer lies outside the tolerance the file states, or the graph does not take the rows.
+    `kept` is what was chosen before: a model that comes beside it must not make requests fail that name none.
     """
-    if loaded.artefact is None:
-        return
-    golden = loaded.artefact.golden
-    try:
-        answers = loaded.engine.run([np.array(golden.inputs, dtype=np.float32)])[0]
-    except Exception as error:  # whatever ONNX Runtime raises: the file's graph and its metadata do not agree
-        raise VerificationError(f"its golden vectors cannot be run: {error}") from error
-    if mismatch := golden.mismatch(answers.ravel().tolist()):
-        raise VerificationError(mismatch)
+    return configured or kept or (names[0] if len(names) == 1 else None)
 
 
-def warm(loaded: LoadedVersion) -> None:
-    """Run batches of several sizes and forget the answers. Only for inputs whose rows are known to be free."""
-    if loaded.artefact is None:
-        return
-    row = np.array(loaded.artefact.golden.inputs[:1], dtype=np.float32)
-    for rows in WARM_BATCHES:
-        loaded.engine.run([np.repeat(row, rows, axis=0)])
+def _is_crowded(before: Catalogue, after: Catalogue, configured: str | None) -> bool:
+    """Whether a model came beside one that is the default only because it was alone."""
+    return configured is None and after.default_model is not None and len(before.models) == 1 < len(after.models)
 
 
-def _read_artefact(engine: Engine) -> Artefact | None:
-    try:
-        return from_metadata(engine.metadata)
-    except NotAnArtefactError:
-        return None
-    except ArtefactError as error:
-        raise VerificationError(str(error)) from error
-
-
-def _entry(model: ModelEntry, choice: Choice) -> VersionEntry:
-    if isinstance(choice, str):
-        if choice not in model.labels:
-            raise UnknownModelError(f"no label {choice!r} on {model.name!r}: there are {_list(model.labels)}")
-        number: int | None = model.labels[choice]
-    else:
-        number = model.default_version if choice is None else choice
-    if number is None:
-        raise UnknownModelError(f"no version of {model.name!r} is labelled 'stable': there are {_list(model.labels)}")
-    try:
-        return model.versions[number]
-    except KeyError:
-        raise UnknownModelError(f"no version {number} of {model.name!r}: there are {_list(model.versions)}") from None
-
-
-def _list(things: Mapping[str, object] | Mapping[int, object]) -> str:
-    return ", ".join(str(thing) for thing in sorted(things, key=str)) or "none"
-
-
-def _one_float(specs: tuple[TensorSpec, ...]) -> bool:
-    return len(specs) == 1 and specs[0].dtype is np.float32 and specs[0].shape == (None, 1)
-
-
-def _domain(artefact: Artefact) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    low = np.array([column.minimum for column in artefact.columns], dtype=np.float32)
-    high = np.array([column.maximum for column in artefact.columns], dtype=np.float32)
-    return low, high
+def _unloaded(number: int, signature: Signature | None) -> VersionEntry:
+    return VersionEntry(number, None, "it is not loaded", wanted=False, signature=signature)

@@ -19,6 +19,8 @@ from service.metrics import Metrics
 from service.models import Models
 from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
+from service.version_policy import VersionPolicy
+from service.watch import Watcher
 
 log = structlog.get_logger(__name__)
 
@@ -40,8 +42,9 @@ class Server:
                 inter_op_threads=settings.inter_op_threads,
                 spinning=settings.spinning,
             ),
-            latest=settings.latest_versions,
+            policy=VersionPolicy.parse(settings.version_policy),
             default_model=settings.default_model,
+            explicit=_named(settings.load_models) if settings.model_control == "explicit" else None,
         )
         self.health = Health(self.models, [converter_api.SERVICE, OPEN_INFERENCE])
         limits = api.Limits(
@@ -58,6 +61,11 @@ class Server:
         metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
         dataplane = Dataplane(self.models, metrics, batch_limits)
+        self.models.subscribe(self.health.changed)
+        self.models.subscribe(metrics.forget_retired)
+        self._watcher = Watcher(
+            settings.repository, self.models.refresh, settings.watch, settings.watch_interval_seconds
+        )
         self._front = make_front(settings, {method.path: method for method in served}, dataplane, metrics)
         self._http = HttpEndpoint(*split_host_port(settings.http_listen), registry, lambda: self.health.ready)
         self._stopped = threading.Event()
@@ -75,6 +83,8 @@ class Server:
         self.models.load()
         self.address = self._front.start()
         self.health.accept()
+        if self._settings.model_control != "none":
+            self._watcher.start()
         models = self.models.catalogue.models
         if not models:
             log.warning(
@@ -92,9 +102,14 @@ class Server:
         self._stopped.set()
         log.info("draining", seconds=self._settings.drain_seconds)
         self.health.drain()
+        self._watcher.stop()
         finished = self._front.stop(self._settings.drain_seconds)
         if not finished:
             log.warning("calls were cut off: they took longer than drain_seconds")
         self._http.stop()
         log.info("stopped")
         return finished
+
+
+def _named(names: str) -> list[str]:
+    return [name for name in names.split(",") if name]

@@ -171,7 +171,7 @@ def test_labels_file_is_plain_sorted_json(repository: Repository) -> None:
     for label in ("previous", "canary"):
         repository.set_label("linear", label, 1)
     text = (repository.root / "linear" / LABELS_FILE).read_text()
-    assert text == json.dumps({"canary": 1, "previous": 1, "stable": 1}, indent=2) + "\n"
+    assert text == json.dumps({"labels": {"canary": 1, "previous": 1, "stable": 1}}, indent=2) + "\n"
 
 
 # Crashes --------------------------------------------------------------------------------------------------------------

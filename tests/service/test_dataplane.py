@@ -27,7 +27,7 @@ from service.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from service.models import LoadedVersion, Models
+from service.models import LoadedVersion, Models, VersionPolicy
 from service.query import Answer, ConvertQuery, Query
 from tests.service.artefacts import DOMAIN, exact_celsius, make_artefact, make_plain, make_softmax
 
@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     repository.publish("linear", make_artefact(offset_celsius=5.0))
     repository.publish("plain", make_plain())
     repository.publish("softmax", make_softmax())
-    models = Models(repository, EngineOptions(device="cpu"), latest=0, default_model="linear")
+    models = Models(repository, EngineOptions(device="cpu"), policy=VersionPolicy(), default_model="linear")
     models.load()
     return models
 

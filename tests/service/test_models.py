@@ -12,14 +12,14 @@ from proto.artefact import Artefact, GoldenVectors, to_metadata
 from proto.repository import Repository
 from service.engine import EngineOptions
 from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
-from service.models import Models, VerificationError, choose_default_model, choose_versions, load_version
+from service.models import Models, VerificationError, VersionPolicy, choose_default_model, load_version
 from tests.service.artefacts import describe, make_artefact, make_linear, make_plain
 
 CPU = EngineOptions(device="cpu")
 
 
-def _models(repository: Repository, *, latest: int = 1, default_model: str | None = None) -> Models:
-    models = Models(repository, CPU, latest=latest, default_model=default_model)
+def _models(repository: Repository, *, policy: str = "latest:1", default_model: str | None = None) -> Models:
+    models = Models(repository, CPU, policy=VersionPolicy.parse(policy), default_model=default_model)
     models.load()
     return models
 
@@ -43,7 +43,7 @@ def test_the_newest_answers_where_no_label_ever_was(tmp_path: Path) -> None:
     for version, content in ((1, make_artefact()), (2, make_artefact(offset_celsius=1)), (3, b"broken")):
         repository.publish("linear", content, version)
     (tmp_path / "linear" / "labels.json").unlink()
-    assert str(_models(repository, latest=0).catalogue.resolve("linear", None)) == "linear/2"
+    assert str(_models(repository, policy="all").catalogue.resolve("linear", None)) == "linear/2"
 
 
 @pytest.mark.parametrize("content", [b"broken", _wrong_golden()])
@@ -124,10 +124,15 @@ def test_what_does_not_exist_is_answered_with_what_does(repository: Repository) 
         catalogue.resolve("", None)
 
 
-def test_unreadable_labels_leave_the_newest_version(repository: Repository) -> None:
-    """A damaged labels file is logged and costs the labels, not the model."""
+def test_unreadable_labels_promote_nothing(repository: Repository) -> None:
+    """A damaged labels file lets no version answer by default that nobody promoted; versions answer by number."""
     (repository.root / "linear" / "labels.json").write_text("{")
-    assert str(_models(repository).catalogue.resolve("linear", None)) == "linear/2"
+    catalogue = _models(repository).catalogue
+    for choice in (None, "stable", "canary"):
+        with pytest.raises(NotReadyError, match=r"the labels of 'linear' are not known: linear/labels.json"):
+            catalogue.resolve("linear", choice)
+    assert str(catalogue.resolve("linear", 2)) == "linear/2"
+    assert not catalogue.ready
 
 
 def test_an_empty_repository_is_not_ready(tmp_path: Path) -> None:
@@ -135,14 +140,37 @@ def test_an_empty_repository_is_not_ready(tmp_path: Path) -> None:
     assert not _models(Repository(tmp_path / "nowhere")).catalogue.ready
 
 
-@given(versions=st.sets(st.integers(1, 50)), labelled=st.sets(st.integers(1, 50)), latest=st.integers(0, 5))
-def test_labelled_versions_are_always_loaded(versions: set[int], labelled: set[int], latest: int) -> None:
-    """Whatever the policy, every labelled version is chosen, and the newest ones up to it."""
-    chosen = choose_versions(sorted(versions), {str(number): number for number in labelled}, latest)
-    assert chosen == sorted(set(chosen))
-    assert labelled <= set(chosen)
-    newest = sorted(versions)[-latest:] if latest else sorted(versions)
-    assert set(chosen) == labelled | set(newest)
+@given(
+    versions=st.sets(st.integers(1, 50)),
+    broken=st.sets(st.integers(1, 50)),
+    latest=st.integers(1, 5),
+    named=st.booleans(),
+)
+def test_a_policy_counts_versions_that_work(versions: set[int], broken: set[int], latest: int, *, named: bool) -> None:
+    """`latest:N` chooses the newest N that work, and of those that do not only newer ones; names choose themselves."""
+    if named:
+        policy = VersionPolicy.parse(",".join(map(str, sorted(broken | {1}))))
+        assert set(policy.choose(versions, lambda _: True)) == versions & (broken | {1})
+        return
+    chosen = VersionPolicy.parse(f"latest:{latest}").choose(versions, lambda number: number not in broken)
+    working = sorted(versions - broken)[-latest:]
+    assert [number for number in chosen if number not in broken] == working[::-1]
+    oldest = working[0] if len(working) == latest else 0
+    assert {number for number in chosen if number in broken} == {n for n in versions & broken if n > oldest}
+    assert set(VersionPolicy.parse("all").choose(versions, lambda _: False)) == versions
+
+
+@pytest.mark.parametrize("text", ["latest:1", "latest:12", "all", "1,3,7"])
+def test_a_policy_is_written_as_it_is_read(text: str) -> None:
+    """Reading and writing are inverse."""
+    assert str(VersionPolicy.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "latest", "latest:0", "latest:-1", "latest:x", "0", "1,,2", "1;2", "٣", "ALL"])
+def test_what_is_no_policy_is_refused(text: str) -> None:
+    """The error names the three forms."""
+    with pytest.raises(ValueError, match="latest:N"):
+        VersionPolicy.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ class _VersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VersionS
     """Verified on this server and answering."""
     VERSION_STATE_FAILED: _VersionState.ValueType  # 3
     """Could not be loaded; `reason` says why."""
+    VERSION_STATE_UNLOADED: _VersionState.ValueType  # 4
+    """In the repository, and not loaded, since nobody asked for it."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
     """Whether a version can answer."""
@@ -101,6 +103,8 @@ VERSION_STATE_READY: VersionState.ValueType  # 2
 """Verified on this server and answering."""
 VERSION_STATE_FAILED: VersionState.ValueType  # 3
 """Could not be loaded; `reason` says why."""
+VERSION_STATE_UNLOADED: VersionState.ValueType  # 4
+"""In the repository, and not loaded, since nobody asked for it."""
 Global___VersionState: _TypeAlias = VersionState  # noqa: Y015
 
 @_typing.final

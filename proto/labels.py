@@ -1,0 +1,129 @@
+"""What `labels.json` says of a model: which version each label names, and which it named before.
+
+    {
+      "labels": {"canary": 4, "stable": 3},
+      "previous": {"stable": [1, 2]},
+      "removed_up_to": 5
+    }
+
+A plain object of label → version is read too, as one without a history. All functions are pure.
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+HISTORY_LENGTH: Final = 16
+"""Earlier targets of a label that are remembered; older ones are forgotten."""
+
+NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+_LABELS: Final = "labels"
+_PREVIOUS: Final = "previous"
+_REMOVED: Final = "removed_up_to"
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of one model."""
+
+    current: Mapping[str, int] = field(default_factory=dict)
+    """Label → version."""
+    previous: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Label → the versions it named before, the latest last."""
+    removed_up_to: int = 0
+    """The greatest version that was ever removed: no number up to it is published again."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the file.
+
+        Raises:
+            ValueError: it is not JSON, or not of this shape; the message says what is wrong.
+        """
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("not an object")  # noqa: TRY004 - wrong text is a wrong value
+        if not isinstance(content.get(_LABELS), dict):
+            return cls(_versions(content))
+        if unknown := sorted(content.keys() - {_LABELS, _PREVIOUS, _REMOVED}):
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        return cls(
+            _versions(_object(content, _LABELS)),
+            {_label(label): _history(history) for label, history in _object(content, _PREVIOUS).items()},
+            _whole(content.get(_REMOVED, 0), least=0),
+        )
+
+    def text(self) -> str:
+        """Write the file: sorted, for people too. What is empty is left out."""
+        content: dict[str, Any] = {_LABELS: dict(self.current)}
+        if self.previous:
+            content[_PREVIOUS] = {label: list(history) for label, history in self.previous.items()}
+        if self.removed_up_to:
+            content[_REMOVED] = self.removed_up_to
+        return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+    def moved(self, label: str, version: int) -> "Labels":
+        """Let a label name a version, and remember which it named."""
+        before = self.current.get(label)
+        if before == version:
+            return self
+        history = (*self.previous.get(label, ()), before)[-HISTORY_LENGTH:] if before is not None else ()
+        previous = {**self.previous, label: history} if history else dict(self.previous)
+        return replace(self, current={**self.current, label: version}, previous=previous)
+
+    def before(self, label: str, versions: Collection[int]) -> int | None:
+        """The version that a label named last before this one, of those that are still there; None where none is."""
+        current = self.current.get(label)
+        earlier = [version for version in self.previous.get(label, ()) if version in versions and version != current]
+        return earlier[-1] if earlier else None
+
+    def rolled_back(self, label: str, version: int) -> "Labels":
+        """Let a label name the version that it named before, and forget what came after: a second rollback goes on."""
+        history = self.previous[label]
+        last = len(history) - 1 - history[::-1].index(version)
+        previous = {**self.previous, label: history[:last]}
+        if not previous[label]:
+            del previous[label]
+        return replace(self, current={**self.current, label: version}, previous=previous)
+
+    def without(self, label: str) -> "Labels":
+        """Take a label away, with its history."""
+        current = {name: version for name, version in self.current.items() if name != label}
+        previous = {name: history for name, history in self.previous.items() if name != label}
+        return replace(self, current=current, previous=previous)
+
+    def removing(self, version: int) -> "Labels":
+        """Remember that a version is removed."""
+        return replace(self, removed_up_to=max(self.removed_up_to, version))
+
+
+def _object(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{key!r} is not an object")  # noqa: TRY004 - as above
+    return value
+
+
+def _versions(content: Mapping[str, Any]) -> dict[str, int]:
+    return {_label(label): _whole(version, least=1) for label, version in content.items()}
+
+
+def _history(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - JSON is anything until it is checked
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list of versions")  # noqa: TRY004 - as above
+    return tuple(_whole(version, least=1) for version in value)
+
+
+def _label(name: str) -> str:
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a label")
+    return name
+
+
+def _whole(value: Any, *, least: int) -> int:  # noqa: ANN401 - as above
+    if type(value) is not int or value < least:
+        raise ValueError(f"{value!r} is not a whole number from {least}")
+    return value

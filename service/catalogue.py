@@ -1,0 +1,185 @@
+"""What the server holds at one instant, as a value that never changes: models, versions, labels, and who answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from proto.repository import choose_version
+from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
+from service.loading import LoadedVersion, Signature
+
+Choice: TypeAlias = int | str | None
+"""How a request names a version: by number, by label, or not at all."""
+
+
+class VersionState(Enum):
+    """Whether a version can answer; the values are the words people read."""
+
+    READY = "ready"
+    FAILED = "failed"
+    """It could not be loaded; the reason stands beside."""
+    UNLOADED = "unloaded"
+    """It is in the repository, and nobody asked for it to be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """A new state of a file, and since when it is known, in seconds of the monotonic clock."""
+
+    signature: Signature | None
+    since_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEntry:
+    """One version of the repository: loaded, or not, and then the reason why not."""
+
+    version: int
+    loaded: LoadedVersion | None
+    reason: str = ""
+    """Why it does not answer; of one that answers, what is wrong with its file by now."""
+    wanted: bool = True
+    """Whether it is to be loaded at all: see `VersionState.UNLOADED`."""
+    signature: Signature | None = None
+    """The state of the file when it was last read; None where there was none."""
+    change: FileChange | None = None
+    """Another state of the file, which is not read yet since its writer may not be done."""
+
+    @property
+    def state(self) -> VersionState:
+        """Whether it can answer."""
+        if self.loaded is not None:
+            return VersionState.READY
+        return VersionState.FAILED if self.wanted else VersionState.UNLOADED
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model: the versions this server looked at, and the labels that name them."""
+
+    name: str
+    versions: Mapping[int, VersionEntry]
+    labels: Mapping[str, int]
+    """The labels in effect. Where one was moved to a version that cannot answer, it still names the one before."""
+    problem: str = ""
+    """Why the labels are not known, where they are not: then nothing answers by default but what did before."""
+    required: bool = True
+    """Whether the server is ready only when this model is. False for one that came while the server ran and has not
+    answered yet, and for one that was unloaded: neither may take a serving server out of service."""
+
+    @property
+    def default_version(self) -> int | None:
+        """The version that answers a request that names none: `stable`, or the newest that can answer."""
+        if self.problem and not self.labels:
+            return None
+        ready = [number for number, entry in self.versions.items() if entry.loaded]
+        return choose_version(ready or list(self.versions), self.labels)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request that names no version is answered."""
+        entry = self.versions.get(self.default_version or 0)
+        return entry is not None and entry.loaded is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to be loaded at all."""
+        return any(entry.wanted for entry in self.versions.values())
+
+    @property
+    def loaded(self) -> list[LoadedVersion]:
+        """The versions that can answer, ascending."""
+        return [entry.loaded for _, entry in sorted(self.versions.items()) if entry.loaded is not None]
+
+    def labels_of(self, version: int) -> list[str]:
+        """Labels that name a version, in order."""
+        return sorted(label for label, labelled in self.labels.items() if labelled == version)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Everything the server holds at one instant. It never changes; a new one takes its place."""
+
+    models: Mapping[str, ModelEntry]
+    default_model: str | None
+    may_be_empty: bool = False
+    """Whether a server that holds nothing is ready all the same: one that is told by its API what to load."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model answers that must, and there is one."""
+        required = [model for model in self.models.values() if model.required]
+        return all(model.ready for model in required) and (bool(required) or self.may_be_empty)
+
+    def resolve(self, name: str, choice: Choice) -> LoadedVersion:
+        """Find the version that answers.
+
+        Raises:
+            InvalidRequestError: no model is named, and none is the default.
+            UnknownModelError: no such model, version or label.
+            NotReadyError: it is known but cannot answer.
+        """
+        model, entry = self.find(name, choice)
+        if entry.loaded is None:
+            raise NotReadyError(f"{model.name}/{entry.version} cannot answer: {entry.reason}")
+        return entry.loaded
+
+    def find(self, name: str, choice: Choice) -> tuple[ModelEntry, VersionEntry]:
+        """Find a version, whether it can answer or not.
+
+        Raises:
+            InvalidRequestError: no model is named, and none is the default.
+            UnknownModelError: no such model, version or label.
+            NotReadyError: the model's labels are not known, and the request needs them.
+        """
+        model = self.model(name)
+        return model, _entry(model, choice)
+
+    def model(self, name: str) -> ModelEntry:
+        """Find a model by name, or the default one for an empty name."""
+        wanted = name or self.default_model
+        if wanted is None:
+            raise InvalidRequestError("model", f"name one: no model is the default; there are {_list(self.models)}")
+        try:
+            return self.models[wanted]
+        except KeyError:
+            raise UnknownModelError(f"no model {wanted!r}: there are {_list(self.models)}") from None
+
+    def holds(self, version: LoadedVersion) -> bool:
+        """Whether this very version can be asked for, and was not replaced or unloaded."""
+        model = self.models.get(version.name)
+        entry = model and model.versions.get(version.version)
+        return entry is not None and entry.loaded is version
+
+
+def _entry(model: ModelEntry, choice: Choice) -> VersionEntry:
+    number = _labelled(model, choice) if isinstance(choice, str) else _default(model) if choice is None else choice
+    try:
+        return model.versions[number]
+    except KeyError:
+        raise UnknownModelError(f"no version {number} of {model.name!r}: there are {_list(model.versions)}") from None
+
+
+def _labelled(model: ModelEntry, label: str) -> int:
+    if label in model.labels:
+        return model.labels[label]
+    _need_labels(model)
+    raise UnknownModelError(f"no label {label!r} on {model.name!r}: there are {_list(model.labels)}")
+
+
+def _default(model: ModelEntry) -> int:
+    number = model.default_version
+    if number is not None:
+        return number
+    _need_labels(model)
+    raise UnknownModelError(f"no version of {model.name!r} is labelled 'stable': there are {_list(model.labels)}")
+
+
+def _need_labels(model: ModelEntry) -> None:
+    if model.problem:
+        raise NotReadyError(f"the labels of {model.name!r} are not known: {model.problem}")
+
+
+def _list(things: Mapping[str, object] | Mapping[int, object]) -> str:
+    return ", ".join(str(thing) for thing in sorted(things, key=str)) or "none"

@@ -1,0 +1,195 @@
+"""A version from its file into memory: read once, made into a session, verified, warmed.
+
+Nothing here decides what is loaded, or when. What comes out answers right in this process, on this device.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proto.artefact import Artefact, ArtefactError, Interval, NotAnArtefactError, from_metadata
+from proto.repository import Repository
+from service.engine import Engine, EngineOptions, TensorSpec
+
+WARM_BATCHES: Final = (1, 2, 32, 1024)
+"""Rows of the runs that warm a session, so that no caller pays for its first allocations."""
+
+
+class VerificationError(Exception):
+    """A version must not be served; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What tells one state of a file from another without reading it. Two equal ones: nobody wrote in between."""
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """Take it from what the file system says of the file."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The bytes of a model file, all of one state of it."""
+
+    content: bytes
+    signature: Signature
+    sha256: str
+    """Hash of the content, hexadecimal."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedVersion:
+    """A version that answered its golden vectors right in this process, on the device that serves it."""
+
+    name: str
+    version: int
+    engine: Engine
+    artefact: Artefact | None
+    """What the file states of itself; None for a plain ONNX file."""
+    sha256: str
+    size_bytes: int
+
+    @cached_property
+    def converts(self) -> bool:
+        """Whether it takes one float32 a row and gives one."""
+        return _one_float(self.engine.inputs) and _one_float(self.engine.outputs)
+
+    @cached_property
+    def rows_independent(self) -> bool:
+        """Whether an answer depends on its own row alone, so that calls may share a run."""
+        return self.artefact is not None and self.artefact.rows_independent
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The prediction interval that the file states."""
+        return None if self.artefact is None else self.artefact.interval
+
+    @cached_property
+    def domain(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Least and greatest value of each input column in training; None where the file does not state them."""
+        return None if self.artefact is None else _domain(self.artefact)
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    def outside(self, rows: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Tell which rows of `[N, columns]` lie outside the training domain; None where it is not stated."""
+        if self.domain is None:
+            return None
+        low, high = self.domain
+        inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
+        return np.logical_not(inside)  # so that NaN is outside
+
+
+def signature_of(path: Path) -> Signature | None:
+    """Look at a file without reading it; None where there is none."""
+    try:
+        return Signature.of(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_model(path: Path) -> ModelFile:
+    """Read a file once, whole.
+
+    Raises:
+        OSError: it cannot be read.
+        VerificationError: it was written to meanwhile, so that its parts may not belong together.
+    """
+    with path.open("rb") as file:
+        before = Signature.of(os.fstat(file.fileno()))
+        content = file.read()
+        after = Signature.of(os.fstat(file.fileno()))
+    if before != after or len(content) != after.size_bytes:
+        raise VerificationError("the file was written to while it was read; published files never change")
+    return ModelFile(content, after, hashlib.sha256(content).hexdigest())
+
+
+def load_version(repository: Repository, name: str, number: int, options: EngineOptions) -> LoadedVersion:
+    """Read a version of a repository, and load it as `load_model` does.
+
+    Raises:
+        OSError: the file cannot be read.
+        EngineError: ONNX Runtime cannot load it, or not on the device asked for.
+        VerificationError: it changed while it was read, its metadata is wrong, or a golden vector came out wrong.
+    """
+    return load_model(name, number, read_model(repository.model_path(name, number)), options)
+
+
+def load_model(name: str, number: int, file: ModelFile, options: EngineOptions) -> LoadedVersion:
+    """Make the session of a file, prove that it answers right on this device, and warm it.
+
+    Raises:
+        EngineError: ONNX Runtime cannot load it, or not on the device asked for.
+        VerificationError: its metadata is wrong, or a golden vector came out wrong.
+    """
+    engine = Engine(file.content, options)
+    loaded = LoadedVersion(
+        name=name,
+        version=number,
+        engine=engine,
+        artefact=_read_artefact(engine),
+        sha256=file.sha256,
+        size_bytes=len(file.content),
+    )
+    verify(loaded)
+    warm(loaded)
+    return loaded
+
+
+def verify(loaded: LoadedVersion) -> None:
+    """Let a version answer its golden vectors. A plain ONNX file has none, and nothing is proved of it.
+
+    Raises:
+        VerificationError: an answer lies outside the tolerance the file states, or the graph does not take the rows.
+    """
+    if loaded.artefact is None:
+        return
+    golden = loaded.artefact.golden
+    try:
+        answers = loaded.engine.run([np.array(golden.inputs, dtype=np.float32)])[0]
+    except Exception as error:  # whatever ONNX Runtime raises: the file's graph and its metadata do not agree
+        raise VerificationError(f"its golden vectors cannot be run: {error}") from error
+    if mismatch := golden.mismatch(answers.ravel().tolist()):
+        raise VerificationError(mismatch)
+
+
+def warm(loaded: LoadedVersion) -> None:
+    """Run batches of several sizes and forget the answers. Only for inputs whose rows are known to be free."""
+    if loaded.artefact is None:
+        return
+    row = np.array(loaded.artefact.golden.inputs[:1], dtype=np.float32)
+    for rows in WARM_BATCHES:
+        loaded.engine.run([np.repeat(row, rows, axis=0)])
+
+
+def _read_artefact(engine: Engine) -> Artefact | None:
+    try:
+        return from_metadata(engine.metadata)
+    except NotAnArtefactError:
+        return None
+    except ArtefactError as error:
+        raise VerificationError(str(error)) from error
+
+
+def _one_float(specs: tuple[TensorSpec, ...]) -> bool:
+    return len(specs) == 1 and specs[0].dtype is np.float32 and specs[0].shape == (None, 1)
+
+
+def _domain(artefact: Artefact) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    low = np.array([column.minimum for column in artefact.columns], dtype=np.float32)
+    high = np.array([column.maximum for column in artefact.columns], dtype=np.float32)
+    return low, high

@@ -1,0 +1,49 @@
+"""What a repository holds now, as far as it shows without reading a model: versions, the states of files, labels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from proto.repository import CorruptLabelsError, Repository
+from service.loading import Signature, signature_of
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OnDisk:
+    """One model's directory at one instant."""
+
+    versions: Mapping[int, Signature]
+    labels: Mapping[str, int]
+    problem: str = ""
+    """Why the labels are not known, where they are not."""
+
+
+def scan(repository: Repository) -> dict[str, OnDisk | None]:
+    """Look at every model: None for one that cannot be looked at now, of which nothing is known then.
+
+    Raises:
+        OSError: the repository itself cannot be looked at, or is not there.
+    """
+    found = {name: scan_model(repository, name) for name in repository.directories()}
+    return {name: disk for name, disk in found.items() if disk is None or disk.versions}
+
+
+def scan_model(repository: Repository, name: str) -> OnDisk | None:
+    """Look at one model, or None where that cannot be done now. One without versions is as good as not there."""
+    try:
+        return _scan_model(repository, name)
+    except OSError as error:
+        log.error("model cannot be looked at; what is loaded stays", model=name, reason=error.strerror)
+        return None
+
+
+def _scan_model(repository: Repository, name: str) -> OnDisk:
+    signatures = {number: signature_of(repository.model_path(name, number)) for number in repository.versions(name)}
+    versions = {number: signature for number, signature in signatures.items() if signature is not None}
+    try:
+        return OnDisk(versions, repository.labels(name))
+    except CorruptLabelsError as error:
+        return OnDisk(versions, {}, str(error))
