@@ -18,7 +18,7 @@ _SEVEN_BITS: Final = 0x7F
 _LOWEST_TAG: Final = 8
 _MAX_LENGTH_BITS: Final = 28
 """Lengths of more bits are left to protobuf; no message that a server accepts is that long."""
-_LITTLE_ENDIAN: Final = sys.byteorder == "little"
+LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 SMALL_BYTES: Final = 1024
 """Up to here copying is cheaper than handing out a view."""
@@ -42,8 +42,12 @@ def varint(value: int) -> bytes:
 
 def length_delimited(field_number: int, parts: list[Part]) -> list[Part]:
     """Put the head of a field, its tag and its length in bytes, before the parts that are its value."""
-    length = sum(memoryview(part).nbytes for part in parts)
-    return [_tag(field_number) + varint(length), *parts]
+    return [field_head(field_number, sum(map(len, parts))), *parts]
+
+
+def field_head(field_number: int, size_bytes: int) -> bytes:
+    """The tag of a field and the length of its value."""
+    return _tag(field_number) + varint(size_bytes)
 
 
 @lru_cache(maxsize=64)
@@ -57,13 +61,15 @@ def packed_floats(field_number: int, values: NDArray[np.float32]) -> list[Part]:
     if size == 0:
         return []
     if size <= SMALL_BYTES:
-        return [_tag(field_number) + varint(size) + (values if _LITTLE_ENDIAN else values.astype("<f4")).tobytes()]
-    return length_delimited(field_number, [little_endian(values)])
+        return [_tag(field_number) + varint(size) + (values if LITTLE_ENDIAN else values.byteswap()).tobytes()]
+    return length_delimited(field_number, [array_bytes(values)])
 
 
-def little_endian(values: NDArray[Any]) -> memoryview:
-    """The bytes of numbers: their own memory where it is contiguous and the machine little-endian."""
-    ordered = values if sys.byteorder == "little" else values.byteswap()
+def array_bytes(values: NDArray[Any]) -> Part:
+    """The little-endian bytes of numbers: of few a copy, of many a view of the array where it is contiguous."""
+    ordered = values if LITTLE_ENDIAN else values.byteswap()
+    if values.nbytes <= SMALL_BYTES:
+        return ordered.tobytes()
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8).data
 
 

@@ -22,7 +22,7 @@ class Datatype:
     """How an array holds it: BF16 as the 16 bits it is made of, BYTES as Python's `str`."""
     contents: str | None
     """The field of `InferTensorContents` for it; None where there is none, so that raw contents alone can hold it."""
-    config: pb.DataType
+    config: pb.DataType.ValueType
     """As `ModelConfig` calls it."""
 
 

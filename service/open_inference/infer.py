@@ -12,6 +12,7 @@ from proto.inference.v2 import open_inference_pb2 as pb
 from service.calls import Body
 from service.engine import Tensor
 from service.models import Choice, LoadedVersion
+from service.open_inference.datatypes import BYTES
 from service.open_inference.plan import Plan, Plans
 from service.open_inference.request import Asked, Heads
 from service.open_inference.tensors import from_raw, from_typed, to_raw, to_typed
@@ -75,12 +76,12 @@ class InferCodec:
     def query(self, asked: Asked) -> InferQuery:
         """Read the contents of a request; errors as `decode`."""
         head = asked.head
-        if asked.raw:
-            contents = zip(head.inputs, asked.raw, strict=True)
-            tensors = tuple(from_raw(tensor.field, tensor.datatype, tensor.shape, raw) for tensor, raw in contents)
+        if not asked.raw:
+            tensors = tuple(map(from_typed, head.inputs, asked.typed))
+        elif len(asked.raw) == 1:
+            tensors = (from_raw(head.inputs[0], asked.raw[0]),)
         else:
-            typed = zip(head.inputs, asked.typed, strict=True)
-            tensors = tuple(from_typed(tensor.field, tensor.datatype, tensor.shape, each) for tensor, each in typed)
+            tensors = tuple(map(from_raw, head.inputs, asked.raw))
         return InferQuery(asked, tensors, self._plans, head.model, head.choice)
 
     def encode(self, query: Query, answer: Answer) -> Body:
@@ -96,12 +97,19 @@ class InferCodec:
 
 
 def _raw(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:
-    parts: list[Part] = [plan.head(tuple(array.shape for array in arrays)) + identity]
-    for (datatype, _), array in zip(plan.outputs, arrays, strict=True):
-        parts += length_delimited(_RAW, [to_raw(datatype, array)])
-    if len(arrays) == 1 and arrays[0].nbytes <= JOINED_BYTES:
-        return [b"".join(parts)]
-    return parts
+    parts: list[Part] = [identity]
+    size = 0
+    for prefix, (datatype, _), array in zip(
+        plan.prefix(tuple([array.shape for array in arrays])), plan.outputs, arrays, strict=True
+    ):
+        parts.append(prefix)
+        contents = to_raw(datatype, array)
+        if datatype is BYTES:
+            parts += length_delimited(_RAW, [contents])
+        else:
+            parts.append(contents)
+        size += array.nbytes
+    return [b"".join(parts)] if size <= JOINED_BYTES else parts
 
 
 def _typed(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:

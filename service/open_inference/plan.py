@@ -4,6 +4,7 @@ All of it follows from the request's head and the version, so it is worked out o
 version, for as long as the version lives.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,12 +17,13 @@ from service.engine import Tensor, TensorSpec
 from service.errors import InvalidRequestError
 from service.models import LoadedVersion
 from service.open_inference import datatypes
-from service.open_inference.datatypes import Datatype
+from service.open_inference.datatypes import BYTES, Datatype
 from service.open_inference.request import InferHead, InputHead, Remembered
 from service.query import Answer, interval_bounds
-from service.wire import length_delimited
+from service.wire import field_head, length_delimited
 
 _OUTPUTS: Final = pb.ModelInferResponse.OUTPUTS_FIELD_NUMBER
+_RAW: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +49,33 @@ class Plan:
     start: bytes
     """The fields of the answer that are the same for all of them: name and version of the model."""
     names: tuple[str, ...]
-    heads: Remembered[tuple[tuple[int, ...], ...], bytes]
-    """All fields of an answer but its id and its contents, by the shapes of its outputs."""
+    prefixes: Remembered[tuple[tuple[int, ...], ...], tuple[bytes, ...]]
+    """What stands before the raw contents of each output, by the shapes of all."""
 
     @property
     def raw_only(self) -> bool:
         """Whether an output has a datatype that typed contents cannot hold."""
         return any(datatype.contents is None for datatype, _ in self.outputs)
 
-    def head(self, shapes: tuple[tuple[int, ...], ...]) -> bytes:
-        """The answer up to its id and its raw contents."""
-        head = self.heads.get(shapes)
-        if head is None:
-            outputs = (length_delimited(_OUTPUTS, [tensor]) for tensor in map(self.tensor, range(len(shapes)), shapes))
-            head = self.start + b"".join(part for parts in outputs for part in parts)
-            self.heads.put(shapes, head)
-        return head
+    def prefix(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, ...]:
+        """What stands before the raw contents of each output: before those of the first all but the answer's id.
+
+        BYTES, whose size does not follow from their shape, still lack the head of their field.
+        """
+        prefixes = self.prefixes.get(shapes)
+        if prefixes is None:
+            prefixes = self._prefix(shapes)
+            self.prefixes.put(shapes, prefixes)
+        return prefixes
+
+    def _prefix(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, ...]:
+        outputs = (length_delimited(_OUTPUTS, [self.tensor(index, shape)]) for index, shape in enumerate(shapes))
+        start = self.start + b"".join(part for parts in outputs for part in parts)
+        sizes = [
+            b"" if datatype is BYTES else field_head(_RAW, math.prod(shape) * datatype.storage.itemsize)
+            for (datatype, _), shape in zip(self.outputs, shapes, strict=True)
+        ]
+        return start + sizes[0], *sizes[1:]
 
     def tensor(self, index: int, shape: tuple[int, ...]) -> bytes:
         """One output of an answer, without contents."""
@@ -109,7 +122,7 @@ def make_plan(head: InferHead, version: LoadedVersion) -> Plan:
         fahrenheit=version.artefact is not None and version.converts,
         start=pb.ModelInferResponse(model_name=version.name, model_version=str(version.version)).SerializeToString(),
         names=tuple(output.spec.name for output in chosen),
-        heads=Remembered(),
+        prefixes=Remembered(),
     )
 
 

@@ -6,8 +6,7 @@ bytes of UTF-8, which is what ONNX's strings are.
 """
 
 import struct
-import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,64 +15,60 @@ from proto.inference.v2 import open_inference_pb2 as pb
 from service.engine import Tensor
 from service.errors import InvalidRequestError
 from service.open_inference.datatypes import BOOL, BYTES, Datatype
-from service.wire import Part, length_delimited, little_endian
+from service.open_inference.request import InputHead
+from service.wire import LITTLE_ENDIAN, Part, array_bytes, length_delimited
 
 _LENGTH: Final = struct.Struct("<I")
 _PACKED_AS_IN_MEMORY: Final = {"BOOL": np.bool_, "FP32": np.float32, "FP64": np.float64}
 """Types whose packed values on the wire are the array's own memory; the other typed fields hold varints or texts."""
 
 
-def elements(shape: Iterable[int]) -> int:
-    """How many elements a shape holds; of any size, unlike NumPy's product."""
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
-def from_raw(field: str, datatype: Datatype, shape: tuple[int, ...], raw: bytes | memoryview) -> Tensor:
+def from_raw(tensor: InputHead, raw: bytes | memoryview) -> Tensor:
     """Read raw contents.
 
     Raises:
         InvalidRequestError: they are not as long as the shape says, or are no strings.
     """
+    datatype = tensor.datatype
     if datatype is BYTES:
-        return _strings(field, shape, _take_strings(field, raw))
-    expected = elements(shape) * datatype.storage.itemsize
-    if len(raw) != expected:
+        return _strings(tensor, _take_strings(tensor.field, raw))
+    if len(raw) != tensor.raw_bytes:
         raise InvalidRequestError(
-            field, f"{len(raw)} bytes of raw contents, where {datatype.name} of shape {list(shape)} has {expected}"
+            tensor.field,
+            f"{len(raw)} bytes of raw contents, where {datatype.name} of shape {list(tensor.shape)} "
+            f"has {tensor.raw_bytes}",
         )
     array = np.frombuffer(raw, datatype.storage)
     if datatype is BOOL:
         array = array.view(np.uint8) != 0  # a bool in memory is 0 or 1, whatever was sent
-    elif sys.byteorder != "little":
+    elif not LITTLE_ENDIAN:
         array = array.byteswap()
     elif not array.flags.aligned:
         array = array.copy()
-    return _shaped(field, array, shape)
+    return _shaped(tensor, array)
 
 
-def from_typed(field: str, datatype: Datatype, shape: tuple[int, ...], contents: pb.InferTensorContents) -> Tensor:
+def from_typed(tensor: InputHead, contents: pb.InferTensorContents) -> Tensor:
     """Read typed contents.
 
     Raises:
         InvalidRequestError: they stand in another type's field, are not as many as the shape says, or do not fit the
             type; or the type has no typed contents.
     """
+    field, datatype = tensor.field, tensor.datatype
     if datatype.contents is None:
         raise InvalidRequestError(field, f"{datatype.name} has no typed contents: send it as raw contents")
     if foreign := [known.name for known, _ in contents.ListFields() if known.name != datatype.contents]:
         raise InvalidRequestError(field, f"{foreign[0]} is set, where {datatype.name} stands in {datatype.contents}")
     values = getattr(contents, datatype.contents)
-    if len(values) != elements(shape):
+    if len(values) != tensor.elements:
         raise InvalidRequestError(
             field,
-            f"{len(values)} values in {datatype.contents}, where shape {list(shape)} has {elements(shape)}",
+            f"{len(values)} values in {datatype.contents}, where shape {list(tensor.shape)} has {tensor.elements}",
         )
     if datatype is BYTES:
-        return _strings(field, shape, list(values))
-    return _shaped(field, _numbers(field, datatype, values), shape)
+        return _strings(tensor, values)
+    return _shaped(tensor, _numbers(tensor, values))
 
 
 def to_raw(datatype: Datatype, array: Tensor) -> Part:
@@ -81,7 +76,7 @@ def to_raw(datatype: Datatype, array: Tensor) -> Part:
     if datatype is BYTES:
         texts = [str(text).encode() for text in array.ravel().tolist()]
         return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
-    return little_endian(array)
+    return array_bytes(array)
 
 
 def to_typed(datatype: Datatype, array: Tensor) -> list[Part]:
@@ -91,7 +86,7 @@ def to_typed(datatype: Datatype, array: Tensor) -> list[Part]:
         return []
     if datatype.name in _PACKED_AS_IN_MEMORY:
         number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[datatype.contents].number
-        return length_delimited(number, [little_endian(array)])
+        return length_delimited(number, [array_bytes(array)])
     values = array.ravel().tolist()
     if datatype is BYTES:
         values = [str(text).encode() for text in values]
@@ -99,24 +94,26 @@ def to_typed(datatype: Datatype, array: Tensor) -> list[Part]:
     return [contents.SerializeToString()]
 
 
-def _shaped(field: str, array: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _shaped(tensor: InputHead, array: Tensor) -> Tensor:
     try:
-        return array.reshape(shape)
+        return array.reshape(tensor.shape)
     except ValueError as error:  # more dimensions, or larger ones beside a 0, than NumPy has
-        raise InvalidRequestError(field, f"shape {list(shape)} cannot be had: {error}") from None
+        raise InvalidRequestError(tensor.field, f"shape {list(tensor.shape)} cannot be had: {error}") from None
 
 
-def _numbers(field: str, datatype: Datatype, values: Any) -> Tensor:  # noqa: ANN401 - a repeated field of any type
+def _numbers(tensor: InputHead, values: Any) -> Tensor:  # noqa: ANN401 - a repeated field of any type
     try:
-        return np.array(values, dtype=datatype.storage)
+        return np.array(values[:], dtype=tensor.datatype.storage)
     except OverflowError:
-        limits = np.iinfo(cast("np.dtype[np.integer[Any]]", datatype.storage))
+        limits = np.iinfo(cast("np.dtype[np.integer[Any]]", tensor.datatype.storage))
         index = next(index for index, value in enumerate(values) if not limits.min <= value <= limits.max)
-        raise InvalidRequestError(field, f"value {index}, {values[index]}, is not of {datatype.name}") from None
+        raise InvalidRequestError(
+            tensor.field, f"value {index}, {values[index]}, is not of {tensor.datatype.name}"
+        ) from None
 
 
 def _take_strings(field: str, raw: bytes | memoryview) -> list[bytes]:
-    texts = []
+    texts: list[bytes] = []
     start = 0
     while start < len(raw):
         begin = start + _LENGTH.size
@@ -130,13 +127,15 @@ def _take_strings(field: str, raw: bytes | memoryview) -> list[bytes]:
     return texts
 
 
-def _strings(field: str, shape: tuple[int, ...], texts: list[bytes]) -> Tensor:
-    if len(texts) != elements(shape):
-        raise InvalidRequestError(field, f"{len(texts)} texts, where shape {list(shape)} has {elements(shape)}")
+def _strings(tensor: InputHead, texts: Sequence[bytes]) -> Tensor:
+    if len(texts) != tensor.elements:
+        raise InvalidRequestError(
+            tensor.field, f"{len(texts)} texts, where shape {list(tensor.shape)} has {tensor.elements}"
+        )
     array = np.empty(len(texts), dtype=np.object_)
     for index, text in enumerate(texts):
         try:
             array[index] = text.decode()
         except UnicodeDecodeError:
-            raise InvalidRequestError(field, f"element {index} is not UTF-8, which ONNX's strings are") from None
-    return _shaped(field, array, shape)
+            raise InvalidRequestError(tensor.field, f"element {index} is not UTF-8, which ONNX's strings are") from None
+    return _shaped(tensor, array)
