@@ -6,7 +6,7 @@ import math
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 from typing import Final
 
@@ -20,9 +20,9 @@ from service.http2.burst import Burst, FrontObserver
 from service.http2.connection import Heads, Peer, Shared
 from service.http2.deadlines import Wheel
 from service.http2.limits import Http2Limits
-from service.http2.listen import Acceptor, name_of, open_socket
 from service.http2.streams import CLOSED, Stream
 from service.http2.tls import Certificates
+from service.listen import Acceptor, name_of, open_socket
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,8 @@ class Http2Front:
     """Serves methods over gRPC. It lives in one event loop: `start` and `drain` are called there, once each.
 
     Guarantees: what peers can make it hold is bounded by its limits, whatever they send; one peer's misuse ends that
-    peer's calls, not others'; every call is answered or reset; after `drain` nothing of it is left.
+    peer's calls, not others'; every call is answered or reset; after `drain` nothing of it is left. `over` is called
+    once for each connection that was accepted or adopted, when it is closed.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Http2Front:
         dataplane: Dataplane,
         observer: FrontObserver,
         limits: Http2Limits | None = None,
+        *,
+        over: Callable[[], None] = lambda: None,
     ) -> None:
         self._methods = {path.encode(): method for path, method in methods.items()}
         self._dataplane = dataplane
@@ -65,6 +68,7 @@ class Http2Front:
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._empty = asyncio.Event()
+        self._over = over
 
     @property
     def connections(self) -> int:
@@ -126,6 +130,7 @@ class Http2Front:
         """Serve a connection that was accepted, here or by another process."""
         if self._draining or len(self._peers) + self._opening >= self._limits.max_connections:
             connection.close()
+            self._over()
             return
         self._opening += 1
         task = self._loop.create_task(self._adopt(connection))
@@ -147,6 +152,7 @@ class Http2Front:
         except (OSError, ssl.SSLError) as error:
             log.debug("connection came to nothing", reason=str(error))
             connection.close()
+            self._over()
             return
         finally:
             self._opening -= 1
@@ -159,6 +165,7 @@ class Http2Front:
 
     def _gone(self, peer: Peer) -> None:
         self._peers.pop(peer, None)
+        self._over()
         if not self._peers:
             self._empty.set()
 
