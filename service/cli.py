@@ -26,7 +26,8 @@ from service.config import (
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-_UNITS: Final = {"bytes", "calls", "rows", "seconds", "threads", "versions"}
+_UNITS: Final = {"bytes", "calls", "connections", "rows", "seconds", "threads", "versions"}
+_METAVARS: Final = {"repository": "DIR", "listen": "ADDRESS", "http_listen": "HOST:PORT", "default_model": "NAME"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,16 +73,14 @@ def serve_parser() -> argparse.ArgumentParser:
 
 
 def _metavar(name: str, annotation: Any) -> str:  # noqa: ANN401 - a type of any kind
-    """What stands for a setting's value: its choices, or the unit that its name holds."""
-    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
-    if choices:
-        return "|".join(choices)
+    """What stands for a setting's value: its choices, the unit that its name holds, or what kind of text it is."""
+    kinds = get_args(annotation) or (annotation,)
+    if all(isinstance(kind, str) for kind in kinds):
+        return "|".join(kinds)
     units = [word for word in name.split("_") if word in _UNITS]
-    return (
-        units[0].upper()
-        if units
-        else {"listen": "ADDRESS", "http_listen": "HOST:PORT", "repository": "DIR"}.get(name, "NAME")
-    )
+    if units:
+        return units[0].upper()
+    return _METAVARS.get(name) or ("FILE" if Path in kinds else "TEXT")
 
 
 def _serve(arguments: Sequence[str]) -> int:
