@@ -129,6 +129,7 @@ def grpc_type(method: Method) -> str:
     if not isinstance(method, StreamMethod):
         return "unary"
     return {
+        (False, False): "unary",
         (False, True): "server_stream",
         (True, False): "client_stream",
         (True, True): "bidi_stream",

@@ -4,6 +4,9 @@ ServiceError
 ├── InvalidRequestError      the request makes no sense, or breaks a rule
 ├── TooLargeError            a message is larger than this server takes
 ├── UnknownModelError        no such model, version or label
+├── AlreadyExistsError       the version that was sent exists already
+├── UnauthenticatedError     an admin method was called without its token
+├── PermissionDeniedError    an admin method was called with a wrong token, or where it is closed
 ├── UnsupportedError         the model cannot do what the request asks of it
 ├── OutsideDomainError       a row lies outside the training domain, and the request said to reject
 ├── NotReadyError            the model is known but cannot answer now
@@ -50,6 +53,18 @@ class TooLargeError(ServiceError):
 
 class UnknownModelError(ServiceError):
     """There is no such model, version or label; the message names those that exist."""
+
+
+class AlreadyExistsError(ServiceError):
+    """The version that was sent is in the repository already, or once was; versions never change."""
+
+
+class UnauthenticatedError(ServiceError):
+    """An admin method was called without the token that this server wants for it."""
+
+
+class PermissionDeniedError(ServiceError):
+    """An admin method was called with a wrong token, or on a server where nobody may call it."""
 
 
 class UnsupportedError(ServiceError):

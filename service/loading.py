@@ -45,9 +45,15 @@ class ModelFile:
     """The bytes of a model file, all of one state of it."""
 
     content: bytes
-    signature: Signature
     sha256: str
     """Hash of the content, hexadecimal."""
+    signature: Signature | None
+    """None for bytes that never were a file."""
+
+    @classmethod
+    def of(cls, content: bytes, signature: Signature | None = None) -> Self:
+        """Take the bytes, and hash them."""
+        return cls(content, hashlib.sha256(content).hexdigest(), signature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +121,7 @@ def read_model(path: Path) -> ModelFile:
         after = Signature.of(os.fstat(file.fileno()))
     if before != after or len(content) != after.size_bytes:
         raise VerificationError("the file was written to while it was read; published files never change")
-    return ModelFile(content, after, hashlib.sha256(content).hexdigest())
+    return ModelFile.of(content, after)
 
 
 def load_version(repository: Repository, name: str, number: int, options: EngineOptions) -> LoadedVersion:

@@ -7,7 +7,6 @@ when the last of them is done.
 
 import threading
 import time
-import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Final
@@ -19,6 +18,7 @@ from service.catalogue import Catalogue, Choice, ModelEntry, VersionEntry, Versi
 from service.engine import EngineOptions
 from service.loading import LoadedVersion, Signature, VerificationError, load_version
 from service.renewal import SETTLE_SECONDS, LoadRecord, Renewal
+from service.retired import Retired
 from service.scan import OnDisk, scan, scan_model
 from service.version_policy import VersionPolicy
 
@@ -123,20 +123,17 @@ class Models:
                 self._follow(name, disk, patient=False)
             return self.catalogue.models.get(name)
 
-    def unload_model(self, name: str) -> list[weakref.ref[LoadedVersion]]:
-        """Let a model answer no more calls until it is loaded again.
-
-        Returns its versions that were loaded: each is gone when the last run on it has ended.
-        """
+    def unload_model(self, name: str) -> Retired:
+        """Let a model answer no more calls until it is loaded again, and return what was loaded of it."""
         with self._turn:
             if self._explicit is not None:
                 self._explicit.discard(name)
             held = self.catalogue.models.get(name)
             if held is None:
-                return []
+                return Retired([])
             entries = {number: _unloaded(number, entry.signature) for number, entry in held.versions.items()}
             self._put(ModelEntry(name, entries, held.labels, held.problem, required=False))
-            return [weakref.ref(version) for version in held.loaded]
+            return Retired(held.loaded)
 
     def _told_to_hold(self, name: str) -> bool:
         return self._explicit is not None and name in self._explicit

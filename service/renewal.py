@@ -71,8 +71,9 @@ class Renewal:
         return self._load(name, number, held.loaded, signature)
 
     def _settled(self, change: FileChange | None, signature: Signature | None) -> bool:
-        same = change is not None and change.signature == signature
-        return same and self._clock() - change.since_seconds >= SETTLE_SECONDS
+        if change is None or change.signature != signature:
+            return False
+        return self._clock() - change.since_seconds >= SETTLE_SECONDS
 
     def _changing(self, held: VersionEntry, signature: Signature | None) -> VersionEntry:
         return replace(held, change=FileChange(signature, self._clock()))
