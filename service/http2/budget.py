@@ -8,7 +8,7 @@ class Budget:
     """Bytes and calls in hand over all connections.
 
     Backpressure comes first: from half the bytes on (`pressed`) no flow-control window is opened. Refusal comes after:
-    at all of them, or at all the calls, `check` refuses. Whoever takes gives back exactly what was taken, once.
+    at all of them, or at all the calls, more is not admitted. Whoever takes gives back exactly what was taken, once.
     """
 
     __slots__ = ("_max_bytes", "_max_calls", "_pressed_bytes", "bytes", "calls", "given_bytes")
@@ -36,13 +36,21 @@ class Budget:
         self.bytes -= size
         self.given_bytes += size
 
-    def check(self) -> None:
-        """Refuse where a limit is reached.
+    def admit_bytes(self) -> None:
+        """Refuse where no more bytes may be taken.
 
         Raises:
             OverloadedError: the message names the limit.
         """
         if self.bytes >= self._max_bytes:
             raise OverloadedError(f"{self.bytes} bytes are in hand: max_bytes_in_hand is {self._max_bytes}")
-        if self.calls > self._max_calls:
-            raise OverloadedError(f"more than max_calls, {self._max_calls}, are open")
+
+    def admit_call(self) -> None:
+        """Refuse where no more calls may be opened.
+
+        Raises:
+            OverloadedError: the message names the limit.
+        """
+        if self.calls >= self._max_calls:
+            raise OverloadedError(f"{self.calls} calls are open: max_calls is {self._max_calls}")
+        self.admit_bytes()

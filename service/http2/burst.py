@@ -41,6 +41,9 @@ class Peer(Protocol):
     def flush(self) -> None:
         """Write what there is to write."""
 
+    def abort(self) -> None:
+        """Drop the connection."""
+
 
 class Runs(Protocol):
     """A connection, as far as a stream's requests are concerned."""
@@ -105,7 +108,7 @@ class Burst:
         """
         if self._stopped:
             raise DrainingError("the server is stopping")
-        self.budget.check()
+        self.budget.admit_bytes()
         if threading.get_ident() == self.thread_id:
             peer.run(request, len(request.body))
         else:
@@ -153,10 +156,17 @@ class Burst:
         if self._large:
             self._dispatch()
         while self._dirty:
-            self._dirty.popitem()[0].flush()
+            self._flush(self._dirty.popitem()[0])
         self._report()
         if self._small:
             self._schedule()
+
+    def _flush(self, peer: Peer) -> None:
+        try:
+            peer.flush()
+        except Exception:  # a fault on one connection must not keep the others from their answers
+            log.exception("connection failed")
+            peer.abort()
 
     def _take_small(self) -> list[Request]:
         """As many small requests as may hold up the loop; nearly always all of them."""
@@ -171,7 +181,11 @@ class Burst:
         return requests
 
     def _answer(self, requests: list[Request]) -> None:
-        runs = self._dataplane.plan(requests)
+        try:
+            runs = self._dataplane.plan(requests)
+        except Exception:  # what has no outcome is answered with an internal error
+            log.exception("requests could not be planned")
+            runs = []
         away = [run for run in runs if not self._runs_here(run)]
         self._reply(self._elsewhere(requests, away))
 

@@ -51,6 +51,7 @@ _PATH_SHOWN: Final = 200
 _ORDINARY_CLOSES: Final = frozenset((ErrorCode.NO_ERROR, ErrorCode.CANCEL, ErrorCode.REFUSED_STREAM))
 _PROVOKED_RESET_COST: Final = 10
 """Control frames that a stream counts for which we had to reset since its peer broke the rules."""
+_SWAMPED_FACTOR: Final = 4
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _FRAME_HEADER: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # GOAWAY on stream 0, eight bytes follow
 
@@ -237,7 +238,7 @@ class Peer(asyncio.Protocol):
             self._refuse_with(event, "", UnimplementedError(f"no method {shown}"))
             return
         try:
-            self._budget.check()
+            self._budget.admit_call()
             stream = open_stream(self, event.stream_id, method, head, now)
         except ServiceError as error:
             self._refuse_with(event, method.path, error)
@@ -255,7 +256,7 @@ class Peer(asyncio.Protocol):
         self._refuse(event, path, Refusal(trailers_only(error), code_of(error)))
 
     def _refuse(self, event: RequestReceived, path: str, refusal: Refusal) -> None:
-        self._http2.send_response(event.stream_id, refusal.answer, end_stream=True)
+        self._queue(lambda http2: http2.send_response(event.stream_id, refusal.answer, end_stream=True))
         if not event.end_stream:
             self._stopping.add(event.stream_id)
         self.burst.tally(path).started += 1
@@ -309,12 +310,13 @@ class Peer(asyncio.Protocol):
 
     def _broken(self, error: NGH2Error) -> None:
         """The peer broke the rules so that ngh2 gave up; the GOAWAY that it can no longer write is written here."""
+        if self._transport is None or self.times.closing < math.inf:
+            return
         log.info("connection broke off", reason=str(error))
         last = max(self._streams, default=0)
         excess = isinstance(error, DenialOfServiceError)
         code = ErrorCode.ENHANCE_YOUR_CALM if excess else ErrorCode.PROTOCOL_ERROR
-        if self._transport is not None:
-            self._transport.write(_FRAME_HEADER + last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
+        self._transport.write(_FRAME_HEADER + last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
         self._close()
 
     # A link to the calls ----------------------------------------------------------------------------------------------
@@ -353,7 +355,7 @@ class Peer(asyncio.Protocol):
         Raises:
             OverloadedError: no more may be taken.
         """
-        self._budget.check()
+        self._budget.admit_bytes()
         self._held += size
         self._budget.take(size)
 
@@ -389,7 +391,12 @@ class Peer(asyncio.Protocol):
         self._queued += len(framed)
         self._queue(lambda http2: http2.send_data(stream_id, framed))
         if self._queued > self._limits.max_unsent_bytes:
-            self.flush()
+            self._push()
+
+    @property
+    def swamped(self) -> bool:
+        """Whether so many answers wait for the peer that even calls that were begun must not add to them."""
+        return self._unsent + self._queued > _SWAMPED_FACTOR * self._limits.max_unsent_bytes
 
     def send_trailers(self, stream_id: int, headers: Headers) -> None:
         """Send the header block that ends the call."""
@@ -448,6 +455,17 @@ class Peer(asyncio.Protocol):
             self._pace.sent(self._answers, len(out))
             self._answers = 0
         self._read(self.times.heard)
+
+    def _push(self) -> None:
+        """Write within a turn, so that one call's many answers do not lie here; events are left for the flush."""
+        if self._transport is None or self._paused or self.times.closing < math.inf:
+            return
+        try:
+            self._transport.write(self._http2.data_to_send())
+        except NGH2Error as error:
+            log.debug("nothing could be written", reason=str(error))
+            return
+        self._count_unsent()
 
     def _stop_answered(self) -> None:
         """Reset streams whose answer is out, so that their peer stops sending."""

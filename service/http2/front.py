@@ -177,6 +177,8 @@ class Http2Front:
         self._draining = True
         for acceptor in self._acceptors:
             acceptor.close()
+        for task in self._tasks:  # connections that are still being opened: their calls can go elsewhere
+            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         now = monotonic()
         for peer in list(self._peers):

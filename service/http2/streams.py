@@ -15,6 +15,7 @@ from service.errors import (
     ExpiredError,
     InternalError,
     MalformedError,
+    OverloadedError,
     ServiceError,
 )
 from service.http2.burst import Burst
@@ -46,6 +47,10 @@ class Link(Protocol):
     @property
     def clogged(self) -> bool:
         """Whether no further call may be run: too many answers wait for the peer, or are being made for it."""
+
+    @property
+    def swamped(self) -> bool:
+        """Whether so many answers wait for the peer that even calls that were begun must not add to them."""
 
     def send_answer(self, stream_id: int, head: Headers, framed: bytes, tail: Headers) -> None:
         """Send a whole answer with one message."""
@@ -379,6 +384,9 @@ class StreamCall(Stream):
             self._send_head()
         except ValueError as fault:
             self.fail(_internal(fault, self._tally.path))
+            return
+        if self._link.swamped:
+            self.fail(OverloadedError("the caller takes its answers too slowly"))
             return
         framed, _ = _framed(body, self._head.answer_encoding)
         self._link.send_message(self.stream_id, framed)

@@ -7,7 +7,8 @@ Derive a class from `InteropSuite` and give it a fixture `address`, where `metho
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -163,8 +164,7 @@ class InteropSuite:
     def test_client_streaming(self, channel: grpc.Channel) -> None:
         """Many messages, one answer."""
         requests = [write(payload=payload(size)) for size in (27_182, 8, 1_828, 45_904)]
-        call = channel.stream_unary(SERVICE + "/StreamingInputCall")
-        assert read(call(iter(requests), timeout=10))["size"] == 74_922
+        assert read(inward(channel)(iter(requests), timeout=10))["size"] == 74_922
 
     def test_client_compressed_streaming(self, gzip_channel: grpc.Channel) -> None:
         """The same, compressed."""
@@ -173,7 +173,7 @@ class InteropSuite:
     def test_server_streaming(self, channel: grpc.Channel) -> None:
         """One message, many answers."""
         sizes = [31_415, 9, 2_653, 58_979]
-        answers = channel.unary_stream(SERVICE + "/StreamingOutputCall")(write(sizes=sizes), timeout=10)
+        answers = outward(channel)(write(sizes=sizes), timeout=10)
         assert [len(read(answer)["payload"]) for answer in answers] == sizes
 
     def test_server_compressed_streaming(self, gzip_channel: grpc.Channel) -> None:
@@ -203,10 +203,10 @@ class InteropSuite:
     @pytest.mark.parametrize("streams", [False, True], ids=["unary", "stream"])
     def test_custom_metadata(self, channel: grpc.Channel, streams: bool) -> None:  # noqa: FBT001 - a parameter
         """Metadata comes back, text before the answer and bytes after it."""
-        metadata: Sequence[tuple[str, str | bytes]] = [
+        metadata: tuple[tuple[str, str | bytes], ...] = (
             (ECHO_INITIAL, "test_initial_metadata_value"),
             (ECHO_TRAILING, b"\xab\xab\xab"),
-        ]
+        )
         if streams:
             call: Any = duplex(channel)(iter([write(sizes=[5])]), timeout=10, metadata=metadata)
             assert len(list(call)) == 1
@@ -219,19 +219,20 @@ class InteropSuite:
     @pytest.mark.parametrize("streams", [False, True], ids=["unary", "stream"])
     def test_status_code_and_message(self, channel: grpc.Channel, streams: bool, message: str) -> None:  # noqa: FBT001 - a parameter
         """A status and its message arrive as they were sent, also with letters of every kind."""
+        call: Callable[[], object] = partial(unary(channel, "UnaryCall"), write(status=message), timeout=10)
+        if streams:
+            call = partial(exhaust, duplex(channel), [write(status=message)])
         with pytest.raises(grpc.RpcError) as raised:
-            if streams:
-                list(duplex(channel)(iter([write(status=message)]), timeout=10))
-            else:
-                unary(channel, "UnaryCall")(write(status=message), timeout=10)
+            call()
         assert raised.value.code() is grpc.StatusCode.OUT_OF_RANGE
         assert raised.value.details() == message
 
     @pytest.mark.parametrize("path", [SERVICE + "/UnimplementedCall", "/grpc.testing.UnimplementedService/Call"])
     def test_unimplemented(self, channel: grpc.Channel, path: str) -> None:
         """A method or a service that is not there is UNIMPLEMENTED."""
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
         with pytest.raises(grpc.RpcError) as raised:
-            channel.unary_unary(path)(b"", timeout=10)
+            call(b"", timeout=10)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     def test_cancel_after_begin(self, channel: grpc.Channel) -> None:
@@ -242,7 +243,7 @@ class InteropSuite:
             hold.wait(10)
             yield from ()
 
-        call = channel.stream_unary(SERVICE + "/StreamingInputCall").future(requests(), timeout=10)
+        call = inward(channel).future(requests(), timeout=10)
         call.cancel()
         hold.set()
         assert call.code() is grpc.StatusCode.CANCELLED
@@ -284,9 +285,24 @@ class InteropSuite:
                 assert {len(call(write(size=3), timeout=10)) for _ in range(100)} == {len(write(payload="000"))}
 
 
+def exhaust(call: "grpc.StreamStreamMultiCallable[bytes, bytes]", requests: list[bytes]) -> list[bytes]:
+    """Send messages, and take what comes."""
+    return list(call(iter(requests), timeout=10))
+
+
 def unary(channel: grpc.Channel, name: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":
     """A unary method of the test service, as bytes."""
     return channel.unary_unary(f"{SERVICE}/{name}")
+
+
+def inward(channel: grpc.Channel) -> "grpc.StreamUnaryMultiCallable[bytes, bytes]":
+    """Its method whose client streams."""
+    return channel.stream_unary(SERVICE + "/StreamingInputCall")
+
+
+def outward(channel: grpc.Channel) -> "grpc.UnaryStreamMultiCallable[bytes, bytes]":
+    """Its method whose server streams."""
+    return channel.unary_stream(SERVICE + "/StreamingOutputCall")
 
 
 def duplex(channel: grpc.Channel) -> "grpc.StreamStreamMultiCallable[bytes, bytes]":

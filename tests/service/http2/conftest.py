@@ -1,7 +1,6 @@
 """Fixtures: models loaded once, and fronts on free ports."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +12,13 @@ from tests.service.http2.serving import Serving, load_models
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The exact converter."""
-    root: Path = tmp_path_factory.mktemp("models")
-    return load_models(root)
+    return load_models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture
-def serving(models: Models) -> Iterator[Serving]:
-    """A front with the limits it ships with."""
-    with Serving(models) as started:
+@pytest.fixture(params=["uvloop", "asyncio"])
+def serving(models: Models, request: pytest.FixtureRequest) -> Iterator[Serving]:
+    """A front with the limits it ships with, on either loop."""
+    with Serving(models, loop=request.param) as started:
         yield started
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Self
 
 from hpack import Decoder, Encoder
 from hyperframe.exceptions import HyperframeError
@@ -94,7 +95,7 @@ class RawClient:
             self.send(PREFACE + SettingsFrame(0, settings=settings or {}).serialize())
             self.wait(lambda: bool(self.settings))
 
-    def __enter__(self) -> "RawClient":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -7,6 +7,7 @@ After each, somebody else is answered right on another connection. What the atta
 import contextlib
 import random
 import struct
+from collections.abc import Callable
 
 import pytest
 from hpack import Encoder
@@ -65,7 +66,7 @@ def half_open(client: RawClient) -> int:
     return stream
 
 
-FLOODS = {
+FLOODS: dict[str, Callable[[RawClient], bytes]] = {
     "ping": lambda _: PingFrame(0, b"flooding").serialize(),
     "settings": lambda _: SettingsFrame(0, settings={SettingsFrame.ENABLE_PUSH: 0}).serialize(),
     "window update": lambda _: window_update(0, 1),
@@ -306,7 +307,7 @@ def test_more_calls_than_allowed(models: Models) -> None:
         with RawClient(serving.address) as greedy, RawClient(serving.address) as other:
             for _ in range(11):
                 half_open(greedy)
-            while serving.ask(lambda: serving.front.calls) != 11:
+            while serving.ask(lambda: serving.front.calls) != 10:
                 greedy.drain(0.01)
             assert other.unary(BODY).status == Code.RESOURCE_EXHAUSTED
         assert_honest(serving.address)
@@ -333,10 +334,9 @@ def test_bytes_in_hand(models: Models) -> None:
         serving.dataplane.go.clear()
         clients = [opened.enter_context(RawClient(serving.address)) for _ in range(8)]
         body = convert_body(*[50.0] * 15_000)
-        calls = []
+        calls: list[tuple[RawClient, int]] = []
         for client in clients:
-            for _ in range(14):  # 840 kB: what the windows let in at first
-                calls.append((client, client.call(body)))
+            calls += [(client, client.call(body)) for _ in range(14)]  # 840 kB: what the windows let in at first
         for client in clients:
             client.drain(0.05)
         assert serving.ask(lambda: serving.front.bytes_in_hand) <= (4 << 20) + (1 << 16)

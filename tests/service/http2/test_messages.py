@@ -1,5 +1,6 @@
 """Message framing and compression."""
 
+import contextlib
 import gzip
 import struct
 import zlib
@@ -44,13 +45,11 @@ def test_a_part_of_a_message_is_none(body: bytes, size: int) -> None:
 def test_anything_is_read_or_refused(parts: list[bytes]) -> None:
     """Whatever comes, messages come out of it, or a refusal."""
     assembler = Assembler(LIMIT)
-    try:
+    with contextlib.suppress(ServiceError):
         for part in parts:
             assembler.feed(part)
-            while assembler.take():
-                pass
-    except ServiceError as error:
-        assert error.message
+            while message := assembler.take():
+                assert len(message.body) <= LIMIT
 
 
 def test_too_large_is_refused_at_the_prefix() -> None:
@@ -112,10 +111,8 @@ def test_what_is_not_compressed_is_malformed(body: bytes, encoding: str) -> None
 @given(st.binary(max_size=1_000), st.sampled_from(["gzip", "deflate"]))
 def test_inflating_anything(body: bytes, encoding: str) -> None:
     """Whatever is inflated, it ends in bytes within the limit or in a refusal."""
-    try:
+    with contextlib.suppress(ServiceError):
         assert len(inflate(body, encoding, LIMIT)) <= LIMIT
-    except ServiceError as error:
-        assert error.message
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))

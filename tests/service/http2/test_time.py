@@ -90,19 +90,22 @@ def test_pace() -> None:
 
 def test_budget() -> None:
     """From half of it on windows stay closed, at all of it calls are refused, and what is given back counts."""
-    budget = Budget(Http2Limits(max_bytes_in_hand=100, max_connection_bytes_in_hand=100, max_message_bytes=10, max_calls=2))
+    budget = Budget(
+        Http2Limits(max_bytes_in_hand=100, max_connection_bytes_in_hand=100, max_message_bytes=10, max_calls=2)
+    )
     budget.take(49)
     assert not budget.pressed
     budget.take(50)
     assert budget.pressed
-    budget.check()
+    budget.admit_call()
     budget.take(1)
     with pytest.raises(OverloadedError, match="max_bytes_in_hand is 100"):
-        budget.check()
+        budget.admit_call()
     budget.give(100)
-    budget.calls = 3
-    with pytest.raises(OverloadedError, match="max_calls, 2"):
-        budget.check()
+    budget.calls = 2
+    budget.admit_bytes()
+    with pytest.raises(OverloadedError, match="max_calls is 2"):
+        budget.admit_call()
     assert (budget.bytes, budget.given_bytes) == (0, 100)
 
 
