@@ -1,15 +1,12 @@
 """The methods of `quicksilver.v1.ConverterService`, for any front."""
 
-from collections import deque
-from threading import Lock
-from time import monotonic
 from typing import Final
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.calls import BatchedMethod, Inlet, Method, Outlet, Request, StreamMethod, Submit
+from service.calls import BatchedMethod, Inlet, Method, Outlet, StreamMethod, Submit
 from service.codec import ConvertCodec, ConvertStreamCodec, choice_of, parse, unary
-from service.errors import CancelledError, ServiceError
 from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry, VersionState
+from service.ordered_stream import OrderedStream
 
 SERVICE: Final = "quicksilver.v1.ConverterService"
 
@@ -19,15 +16,12 @@ _STATES: Final = {
     VersionState.UNLOADED: api.VERSION_STATE_UNLOADED,
 }
 
-MAX_STREAM_REQUESTS: Final = 64
-"""Requests of one stream that may wait for their answers; further ones stay with the client."""
-
 
 def methods(models: Models, limits: api.Limits) -> list[Method]:
     """Return the service's methods over the models given. `limits` is what clients are told of this server's bounds."""
     return [
         BatchedMethod(f"/{SERVICE}/Convert", ConvertCodec()),
-        StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=ConvertStream),
+        StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=_open_stream),
         unary(f"/{SERVICE}/ListModels", api.ListModelsRequest, lambda _: list_models(models.catalogue, limits)),
         unary(f"/{SERVICE}/GetModel", api.GetModelRequest, lambda request: get_model(models.catalogue, request)),
     ]
@@ -88,68 +82,5 @@ def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> N
     response.training.dataset_rows = artefact.dataset_rows
 
 
-class ConvertStream(Inlet):
-    """One call of `ConvertStream`: many requests, each answered once, in the order they came.
-
-    Answers may become ready in another order and on another thread; each waits for those before it. A request that
-    cannot be answered takes its place in the order with its error.
-    """
-
-    def __init__(self, outlet: Outlet, submit: Submit) -> None:
-        self._outlet = outlet
-        self._submit = submit
-        self._lock = Lock()
-        self._waiting: deque[Request] = deque()
-        self._half_closed = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether `MAX_STREAM_REQUESTS` wait for their answers."""
-        return len(self._waiting) >= MAX_STREAM_REQUESTS
-
-    def receive(self, message: bytes) -> None:
-        """Submit one request of the stream.
-
-        Raises:
-            MalformedError: the message is not a ConvertStreamRequest, so that not even its id is known.
-        """
-        parsed = parse(api.ConvertStreamRequest, message)
-        deadline = self._outlet.context.deadline_seconds
-        request = Request(ConvertStreamCodec(parsed), message, self._reply, monotonic(), deadline)
-        with self._lock:
-            self._waiting.append(request)
-        try:
-            self._submit(request)
-        except ServiceError as error:
-            request.outcome = error
-            self._reply(request)
-
-    def half_close(self) -> None:
-        """End the call once everything is answered."""
-        with self._lock:
-            self._half_closed = True
-            self._flush()
-
-    def cancel(self) -> None:
-        """Let nothing be run any more for this call."""
-        with self._lock:
-            for request in self._waiting:
-                request.cancelled = True
-
-    def _reply(self, _request: Request) -> None:
-        with self._lock:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Send the answers that nothing stands before. The lock is held, so that they go out in order."""
-        while self._waiting and self._waiting[0].outcome is not None:
-            request = self._waiting.popleft()
-            assert isinstance(request.codec, ConvertStreamCodec)  # noqa: S101 - set in `receive`
-            outcome = request.outcome
-            if isinstance(outcome, CancelledError):
-                continue
-            self._outlet.send(
-                request.codec.encode_error(outcome) if isinstance(outcome, ServiceError) else outcome or []
-            )
-        if self._half_closed and not self._waiting:
-            self._outlet.close()
+def _open_stream(outlet: Outlet, submit: Submit) -> Inlet:
+    return OrderedStream(outlet, submit, lambda message: ConvertStreamCodec(parse(api.ConvertStreamRequest, message)))

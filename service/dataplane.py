@@ -7,14 +7,14 @@ run; `execute` runs them and gives each call its rows back. One call's error nev
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from service.calls import Body, Request
-from service.engine import Tensor
+from service.engine import InputsRefusedError, Tensor
 from service.errors import (
     CancelledError,
     ExpiredError,
@@ -28,12 +28,49 @@ from service.query import Answer, OnExtrapolation, Query, check_temperatures, po
 
 log = structlog.get_logger(__name__)
 
+FAULTS_ALONE: Final = 2
+"""Calls of a failed shared run that may fail alone, by a fault of the server, before the others are given up too."""
+
 
 class RunObserver(Protocol):
     """Is told of every run, once, by whichever thread ran it."""
 
     def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
         """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """How long the steps of one run took."""
+
+    queue_seconds: float
+    """Waiting, of all its calls together."""
+    join_seconds: float
+    """Joining and checking the rows."""
+    inference_seconds: float
+    """ONNX Runtime."""
+    encode_seconds: float
+    """Taking the answers apart and encoding them."""
+
+
+class RunStatistics(Protocol):
+    """Is told more of every run than a RunObserver, and of the calls of a version that fail."""
+
+    def ran(self, version: LoadedVersion, rows: int, answered_seconds: Sequence[float], times: RunTimes) -> None:
+        """Learn of a run: its rows, how long each call that was answered took from arrival to answer, its steps."""
+
+    def failed(self, version: LoadedVersion, seconds: Sequence[float]) -> None:
+        """Learn of calls of a version that were not answered, each after its own time."""
+
+
+class NoStatistics:
+    """Keeps nothing."""
+
+    def ran(self, version: LoadedVersion, rows: int, answered_seconds: Sequence[float], times: RunTimes) -> None:
+        """Keep nothing."""
+
+    def failed(self, version: LoadedVersion, seconds: Sequence[float]) -> None:
+        """Keep nothing."""
 
 
 @dataclass(slots=True, eq=False)
@@ -106,11 +143,13 @@ class Dataplane:
         observer: RunObserver,
         limits: BatchLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        statistics: RunStatistics | None = None,
     ) -> None:
         self._models = models
         self._observer = observer
         self._limits = limits or BatchLimits()
         self._clock = clock
+        self._statistics = statistics or NoStatistics()
 
     def answer(self, requests: Sequence[Request]) -> None:
         """Set the outcome of every request."""
@@ -131,26 +170,61 @@ class Dataplane:
         return group(bound, self._limits)
 
     def execute(self, run: Run) -> None:
-        """Run once, and set the outcome of every call that shares the run."""
+        """Run once, and set the outcome of every call that shares the run.
+
+        Where a shared run fails, its calls are run alone: what one of them sent may be what failed it.
+        """
+        error = self._attempt(run)
+        waiting = [call for call in run.calls if call.request.outcome is None]
+        if error is not None and len(run.calls) == 1:
+            for call in waiting:
+                call.request.outcome = error
+            waiting = []
+        self._count_failures(run)
+        self._run_alone(waiting)
+
+    def _attempt(self, run: Run) -> ServiceError | None:
         try:
             self._execute(run)
+        except InputsRefusedError as error:
+            return InvalidRequestError("inputs", str(error))
         except Exception as fault:  # noqa: BLE001 - whatever it is, every call of the run must have an outcome
-            error = _fault(fault, "run failed", model=run.version.name, version=run.version.version, rows=run.rows)
-            for call in run.calls:
-                if call.request.outcome is None:
-                    call.request.outcome = error
+            return _fault(fault, "run failed", model=run.version.name, version=run.version.version, rows=run.rows)
+        return None
+
+    def _run_alone(self, calls: Sequence[Bound]) -> None:
+        """Run each call alone, until so many fail for no reason of their own that no further one is worth a try."""
+        faults: list[InternalError] = []
+        for call in calls:
+            if len(faults) < FAULTS_ALONE:
+                self.execute(Run(call.version, [call], call.rows))
+            else:
+                call.request.outcome = faults[-1]
+                self._count_failures(Run(call.version, [call], call.rows))
+            if isinstance(call.request.outcome, InternalError):
+                faults.append(call.request.outcome)
+
+    def _count_failures(self, run: Run) -> None:
+        failed = [call.request for call in run.calls if isinstance(call.request.outcome, ServiceError)]
+        if failed:
+            now = self._clock()
+            self._statistics.failed(run.version, [now - request.received_seconds for request in failed])
 
     def _bind(self, request: Request, now: float) -> Bound:
         refuse_dead(request, now)
         query = request.codec.decode(request.body)
         version = self._models.catalogue.resolve(query.model, query.choice)
-        tensors = query.bind(version)
-        rows = len(tensors[0]) if tensors and tensors[0].ndim else 1
-        if rows > self._limits.max_rows_per_request:
-            raise InvalidRequestError(
-                "fahrenheit" if query.fahrenheit else "inputs",
-                f"{rows} rows are more than max_rows_per_request, {self._limits.max_rows_per_request}",
-            )
+        try:
+            tensors = query.bind(version)
+            rows = len(tensors[0]) if tensors and tensors[0].ndim else 1
+            if rows > self._limits.max_rows_per_request:
+                raise InvalidRequestError(
+                    "fahrenheit" if query.fahrenheit else "inputs",
+                    f"{rows} rows are more than max_rows_per_request, {self._limits.max_rows_per_request}",
+                )
+        except ServiceError:
+            self._statistics.failed(version, [now - request.received_seconds])
+            raise
         return Bound(request, query, version, tensors, rows)
 
     def _execute(self, run: Run) -> None:
@@ -167,7 +241,14 @@ class Dataplane:
         ended = self._clock()
         _hand_out(run.version, calls, outputs, batch)
         waited = [began - call.request.received_seconds for call in calls]
-        self._observer.ran(run.version, sum(call.rows for call in calls), waited, ended - began)
+        rows = sum([call.rows for call in calls])
+        self._observer.ran(run.version, rows, waited, ended - began)
+        now = self._clock()
+        taken = [
+            now - call.request.received_seconds for call in calls if not isinstance(call.request.outcome, ServiceError)
+        ]
+        times = RunTimes(sum(waited) - (began - started) * len(calls), began - started, ended - began, now - ended)
+        self._statistics.ran(run.version, rows, taken, times)
 
 
 def refuse_dead(request: Request, now: float) -> None:

@@ -7,12 +7,49 @@ what Python warns of, and what ends a thread goes the same way, so that every li
 import logging
 import sys
 import threading
-from typing import Any, Literal
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Literal
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 log = structlog.get_logger(__name__)
+
+
+class LogSwitches:
+    """Which severities of the process's log pass. What is critical always does.
+
+    Logging belongs to the process and not to a server in it, and so do the switches: there is one, `SWITCHES`.
+    """
+
+    def __init__(self) -> None:
+        self._enabled = {level: level != "debug" for level in ("debug", "info", "warning", "error")}
+
+    @property
+    def enabled(self) -> Mapping[str, bool]:
+        """Each severity, and whether it passes."""
+        return dict(self._enabled)
+
+    def set(self, changes: Mapping[str, bool]) -> None:
+        """Let severities pass, or hold them back; those not named stay as they are."""
+        self._enabled = {level: changes.get(level, passes) for level, passes in self._enabled.items()}
+        threshold = next((level for level, passes in self._enabled.items() if passes), "critical")
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, threshold.upper())))
+        logging.getLogger().setLevel(threshold.upper())
+
+    def set_least(self, level: str) -> None:
+        """Let pass what is at least as severe."""
+        least = getattr(logging, level.upper())
+        self.set({known: getattr(logging, known.upper()) >= least for known in self._enabled})
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        """Drop the event where its severity does not pass. The threshold alone cannot hold back one between others."""
+        if not self._enabled.get(event["level"], True):
+            raise structlog.DropEvent
+        return event
+
+
+SWITCHES: Final = LogSwitches()
 
 
 class _Forwarder(logging.Handler):
@@ -30,14 +67,15 @@ def configure_logs(style: Literal["auto", "console", "json"], level: str) -> Non
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            SWITCHES,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *(_for_people() if console else _for_machines()),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_Forwarder()], level=level.upper(), force=True)
+    logging.basicConfig(handlers=[_Forwarder()], force=True)
+    SWITCHES.set_least(level)
     logging.captureWarnings(capture=True)
     threading.excepthook = _log_thread_fault
 

@@ -9,6 +9,7 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
 from service import converter_api, health, reflection
 from service.address import split_host_port
+from service.admin import Gate
 from service.config import Settings
 from service.dataplane import BatchLimits, Dataplane
 from service.engine import EngineOptions
@@ -19,6 +20,7 @@ from service.metrics import Metrics
 from service.models import Models
 from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
+from service.open_inference.statistics import Statistics
 from service.version_policy import VersionPolicy
 from service.watch import Watcher
 
@@ -50,9 +52,16 @@ class Server:
         limits = api.Limits(
             max_rows_per_request=settings.max_rows_per_request, max_message_bytes=settings.max_message_bytes
         )
+        statistics = Statistics(self.models)
         served = [
             *converter_api.methods(self.models, limits),
-            *open_inference.methods(),
+            *open_inference.methods(
+                self.models,
+                statistics,
+                lambda: self.health.ready,
+                max_batch_rows=settings.max_batch_rows,
+                admin=open_inference.Admin(Gate([settings.listen], None).check),
+            ),
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
@@ -60,7 +69,7 @@ class Server:
         registry = CollectorRegistry() if registry is None else registry
         metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
-        dataplane = Dataplane(self.models, metrics, batch_limits)
+        dataplane = Dataplane(self.models, metrics, batch_limits, statistics=statistics)
         self.models.subscribe(self.health.changed)
         self.models.subscribe(metrics.forget_retired)
         self._watcher = Watcher(

@@ -1,10 +1,74 @@
 """The methods of `inference.GRPCInferenceService`, for any front."""
 
-from service.calls import BatchedMethod, Method
-from service.open_inference import SERVICE
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proto.inference.v2 import open_inference_pb2 as pb
+from service.calls import BatchedMethod, Context, Method
+from service.codec import unary
+from service.models import Models
+from service.open_inference import SERVICE, repository_control, stream
 from service.open_inference.infer import InferCodec
+from service.open_inference.logs import LogControl
+from service.open_inference.metadata import Metadata
+from service.open_inference.repository_control import RepositoryControl
+from service.open_inference.statistics import Statistics
+
+_ALWAYS: Final = ("model_configuration", "statistics")
 
 
-def methods() -> list[Method]:
-    """Return the service's methods."""
-    return [BatchedMethod(f"/{SERVICE}/ModelInfer", InferCodec())]
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What lets callers change the server. Where it is not there, neither are the methods."""
+
+    guard: Callable[[Context], None]
+    """Raises a ServiceError where the caller may not."""
+    logs: bool = True
+    """Whether the log settings may be told and changed."""
+    repository: RepositoryControl | None = None
+    """Who loads and unloads models."""
+
+
+def methods(
+    models: Models,
+    statistics: Statistics,
+    is_ready: Callable[[], bool],
+    *,
+    max_batch_rows: int,
+    admin: Admin | None = None,
+) -> list[Method]:
+    """Return the service's methods over the models given."""
+    changing, extensions = _changing(admin)
+    metadata = Metadata(models, is_ready, (*_ALWAYS, *extensions), max_batch_rows)
+    codec = InferCodec()
+    return [
+        BatchedMethod(_path("ModelInfer"), codec),
+        stream.method(codec),
+        unary(_path("ServerLive"), pb.ServerLiveRequest, metadata.server_live),
+        unary(_path("ServerReady"), pb.ServerReadyRequest, metadata.server_ready),
+        unary(_path("ModelReady"), pb.ModelReadyRequest, metadata.model_ready),
+        unary(_path("ServerMetadata"), pb.ServerMetadataRequest, metadata.server_metadata),
+        unary(_path("ModelMetadata"), pb.ModelMetadataRequest, metadata.model_metadata),
+        unary(_path("ModelConfig"), pb.ModelConfigRequest, metadata.model_config),
+        unary(_path("ModelStatistics"), pb.ModelStatisticsRequest, statistics.answer),
+        unary(_path("RepositoryIndex"), pb.RepositoryIndexRequest, metadata.repository_index),
+        *changing,
+    ]
+
+
+def _changing(admin: Admin | None) -> tuple[list[Method], list[str]]:
+    """The methods that change the server, and the extensions of the protocol that they make up."""
+    found: list[Method] = []
+    extensions = []
+    if admin is not None and admin.logs:
+        found.append(LogControl(admin.guard).method())
+        extensions.append("logging")
+    if admin is not None and admin.repository is not None:
+        found += repository_control.methods(admin.repository, admin.guard)
+        extensions.append("model_repository")
+    return found, extensions
+
+
+def _path(name: str) -> str:
+    return f"/{SERVICE}/{name}"
