@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from proto.model_config import ModelConfig
 from proto.repository import choose_version
 from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
 from service.loading import LoadedVersion, Signature
@@ -43,6 +44,8 @@ class VersionEntry:
     """Whether it is to be loaded at all: see `VersionState.UNLOADED`."""
     signature: Signature | None = None
     """The state of the file when it was last read; None where there was none."""
+    config: ModelConfig | None = None
+    """What the operator said of the model by then; None where that could not be read."""
     change: FileChange | None = None
     """Another state of the file, which is not read yet since its writer may not be done."""
 
@@ -64,6 +67,8 @@ class ModelEntry:
     """The labels in effect. Where one was moved to a version that cannot answer, it still names the one before."""
     problem: str = ""
     """Why the labels are not known, where they are not: then nothing answers by default but what did before."""
+    config_problem: str = ""
+    """Why what the operator says of it is not known, where it is not: versions that are loaded keep what was said."""
     required: bool = True
     """Whether the server is ready only when this model is. False for one that came while the server ran and has not
     answered yet, and for one that was unloaded: neither may take a serving server out of service."""

@@ -13,12 +13,18 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from proto.artefact import Artefact, ArtefactError, Interval, NotAnArtefactError, from_metadata
+from proto.artefact import Artefact, ArtefactError, GoldenVectors, Interval, NotAnArtefactError, from_metadata
+from proto.model_config import ModelConfig, read_config
 from proto.repository import Repository
+from service import independence
 from service.engine import Engine, EngineOptions, TensorSpec
 
 WARM_BATCHES: Final = (1, 2, 32, 1024)
 """Rows of the runs that warm a session, so that no caller pays for its first allocations."""
+
+
+DEFAULT_CONFIG: Final = ModelConfig()
+"""What is assumed of a model where its operator says nothing."""
 
 
 class VerificationError(Exception):
@@ -67,16 +73,15 @@ class LoadedVersion:
     """What the file states of itself; None for a plain ONNX file."""
     sha256: str
     size_bytes: int
+    config: ModelConfig
+    """What the operator says of the model."""
+    rows_independent: bool
+    """Whether an answer depends on its own row alone, so that calls may share a run: as declared, and as probed."""
 
     @cached_property
     def converts(self) -> bool:
         """Whether it takes one float32 a row and gives one."""
         return _one_float(self.engine.inputs) and _one_float(self.engine.outputs)
-
-    @cached_property
-    def rows_independent(self) -> bool:
-        """Whether an answer depends on its own row alone, so that calls may share a run."""
-        return self.artefact is not None and self.artefact.rows_independent
 
     @cached_property
     def interval(self) -> Interval | None:
@@ -125,17 +130,21 @@ def read_model(path: Path) -> ModelFile:
 
 
 def load_version(repository: Repository, name: str, number: int, options: EngineOptions) -> LoadedVersion:
-    """Read a version of a repository, and load it as `load_model` does.
+    """Read a version of a repository and its model's configuration, and load it as `load_model` does.
 
     Raises:
         OSError: the file cannot be read.
+        ModelConfigError: the configuration is not what it should be.
         EngineError: ONNX Runtime cannot load it, or not on the device asked for.
         VerificationError: it changed while it was read, its metadata is wrong, or a golden vector came out wrong.
     """
-    return load_model(name, number, read_model(repository.model_path(name, number)), options)
+    file = read_model(repository.model_path(name, number))
+    return load_model(name, number, file, options, read_config(repository.root / name))
 
 
-def load_model(name: str, number: int, file: ModelFile, options: EngineOptions) -> LoadedVersion:
+def load_model(
+    name: str, number: int, file: ModelFile, options: EngineOptions, config: ModelConfig = DEFAULT_CONFIG
+) -> LoadedVersion:
     """Make the session of a file, prove that it answers right on this device, and warm it.
 
     Raises:
@@ -143,43 +152,42 @@ def load_model(name: str, number: int, file: ModelFile, options: EngineOptions) 
         VerificationError: its metadata is wrong, or a golden vector came out wrong.
     """
     engine = Engine(file.content, options)
-    loaded = LoadedVersion(
+    artefact = _read_artefact(engine)
+    if artefact is not None:
+        verify(engine, artefact.golden)
+        warm(engine, artefact.golden)
+    declared = config.rows_independent
+    return LoadedVersion(
         name=name,
         version=number,
         engine=engine,
-        artefact=_read_artefact(engine),
+        artefact=artefact,
         sha256=file.sha256,
         size_bytes=len(file.content),
+        config=config,
+        rows_independent=independence.agreed(engine, artefact, declared=declared, model=f"{name}/{number}"),
     )
-    verify(loaded)
-    warm(loaded)
-    return loaded
 
 
-def verify(loaded: LoadedVersion) -> None:
-    """Let a version answer its golden vectors. A plain ONNX file has none, and nothing is proved of it.
+def verify(engine: Engine, golden: GoldenVectors) -> None:
+    """Let a session answer the golden vectors of its file.
 
     Raises:
         VerificationError: an answer lies outside the tolerance the file states, or the graph does not take the rows.
     """
-    if loaded.artefact is None:
-        return
-    golden = loaded.artefact.golden
     try:
-        answers = loaded.engine.run([np.array(golden.inputs, dtype=np.float32)])[0]
+        answers = engine.run([np.array(golden.inputs, dtype=np.float32)])[0]
     except Exception as error:  # whatever ONNX Runtime raises: the file's graph and its metadata do not agree
         raise VerificationError(f"its golden vectors cannot be run: {error}") from error
     if mismatch := golden.mismatch(answers.ravel().tolist()):
         raise VerificationError(mismatch)
 
 
-def warm(loaded: LoadedVersion) -> None:
-    """Run batches of several sizes and forget the answers. Only for inputs whose rows are known to be free."""
-    if loaded.artefact is None:
-        return
-    row = np.array(loaded.artefact.golden.inputs[:1], dtype=np.float32)
+def warm(engine: Engine, golden: GoldenVectors) -> None:
+    """Run batches of several sizes and forget the answers."""
+    row = np.array(golden.inputs[:1], dtype=np.float32)
     for rows in WARM_BATCHES:
-        loaded.engine.run([np.repeat(row, rows, axis=0)])
+        engine.run([np.repeat(row, rows, axis=0)])
 
 
 def _read_artefact(engine: Engine) -> Artefact | None:

@@ -148,6 +148,7 @@ class Models:
             entries = {number: _unloaded(number, signature) for number, signature in disk.versions.items()}
             entry = ModelEntry(name, entries, disk.labels, disk.problem, required=False)
         if entry != held:
+            _tell_problems(entry, held)
             self._put(entry)
 
     def _is_changing(self) -> bool:
@@ -202,7 +203,7 @@ class _Look:
                 self.name,
                 number,
                 held if held is not None and held.wanted else None,
-                self.disk.versions.get(number),
+                self.disk,
                 patient=self._patient,
             )
         return self._entries[number]
@@ -218,8 +219,20 @@ def _next_entry(look: _Look, policy: VersionPolicy, *, first: bool) -> ModelEntr
     chosen = policy.choose(disk.versions, look.works)
     labels = effective_labels(disk, {} if held is None else held.labels, look.works)
     wanted = sorted({*chosen, *disk.labels.values(), *labels.values()})
-    entry = ModelEntry(look.name, {number: look.entry(number) for number in wanted}, labels, disk.problem)
+    entry = ModelEntry(
+        look.name, {number: look.entry(number) for number in wanted}, labels, disk.problem, disk.config_problem
+    )
     return replace(entry, required=first or entry.ready or (held is not None and held.required))
+
+
+def _tell_problems(entry: ModelEntry, held: ModelEntry | None) -> None:
+    """Log what is wrong with a model's files, once."""
+    if entry.problem and (held is None or entry.problem != held.problem):
+        log.error("labels cannot be read; those in effect stay", model=entry.name, reason=entry.problem)
+    if entry.config_problem and (held is None or entry.config_problem != held.config_problem):
+        log.error(
+            "the configuration cannot be read; what is loaded stays", model=entry.name, reason=entry.config_problem
+        )
 
 
 def effective_labels(disk: OnDisk, held: Mapping[str, int], works: Callable[[int], bool]) -> dict[str, int]:

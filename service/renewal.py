@@ -7,10 +7,12 @@ from typing import Final
 
 import structlog
 
+from proto.model_config import ModelConfig
 from proto.repository import Repository
 from service.catalogue import FileChange, VersionEntry
 from service.engine import DeviceError, EngineError, EngineOptions
-from service.loading import LoadedVersion, Signature, VerificationError, load_model, read_model
+from service.loading import LoadedVersion, ModelFile, Signature, VerificationError, load_model, read_model
+from service.scan import OnDisk
 
 log = structlog.get_logger(__name__)
 
@@ -52,23 +54,23 @@ class Renewal:
         """Learn that a model is gone."""
         self._records.pop(name, None)
 
-    def renew(
-        self, name: str, number: int, held: VersionEntry | None, signature: Signature | None, *, patient: bool
-    ) -> VersionEntry:
-        """Say what a version is now. `signature` is its file's state, None where there is no file.
+    def renew(self, name: str, number: int, held: VersionEntry | None, disk: OnDisk, *, patient: bool) -> VersionEntry:
+        """Say what a version is now.
 
-        With `patient`, a version that failed is tried again only when its file changed, and a file that changed is
-        read only when it has settled.
+        With `patient`, a version that failed is tried again only when its file or its model's configuration changed,
+        and a file that changed is read only when it has settled.
         """
+        signature = disk.versions.get(number)
         if held is None:
-            return self._load(name, number, None, signature)
-        if held.signature == signature and (held.loaded is not None or patient):
+            return self._load(name, VersionEntry(number, None, signature=signature), disk)
+        if held.signature != signature:
+            if held.loaded is not None and signature is None:
+                return replace(held, reason=GONE, signature=None, change=None)
+            if patient and not self._settled(held.change, signature):
+                return held if held.change and held.change.signature == signature else self._changing(held, signature)
+        elif held.config == disk.config and (held.loaded is not None or patient):
             return held if held.change is None else replace(held, change=None)
-        if held.loaded is not None and signature is None:
-            return replace(held, reason=GONE, signature=None, change=None)
-        if patient and not self._settled(held.change, signature):
-            return held if held.change and held.change.signature == signature else self._changing(held, signature)
-        return self._load(name, number, held.loaded, signature)
+        return self._load(name, replace(held, signature=signature), disk)
 
     def _settled(self, change: FileChange | None, signature: Signature | None) -> bool:
         if change is None or change.signature != signature:
@@ -78,21 +80,29 @@ class Renewal:
     def _changing(self, held: VersionEntry, signature: Signature | None) -> VersionEntry:
         return replace(held, change=FileChange(signature, self._clock()))
 
-    def _load(self, name: str, number: int, held: LoadedVersion | None, signature: Signature | None) -> VersionEntry:
+    def _load(self, name: str, held: VersionEntry, disk: OnDisk) -> VersionEntry:
+        """Read a version, and load it where it is another than is held, or is told to be served otherwise."""
+        held = replace(held, reason="", config=disk.config, change=None)
         try:
-            file = read_model(self._repository.model_path(name, number))
-            if held is not None and held.sha256 == file.sha256:
-                return VersionEntry(number, held, signature=file.signature)
-            loaded = load_model(name, number, file, self._options)
+            file = read_model(self._repository.model_path(name, held.version))
+            held = replace(held, signature=file.signature)
+            if held.loaded is not None and _is_same(held.loaded, file, disk.config):
+                return held
+            loaded = load_model(name, held.version, file, self._options, _config(disk))
         except Exception as error:  # one version's fault, of whatever kind, must not keep the others from changing
             if isinstance(error, DeviceError) and not self.serving:
                 raise
-            return self._failed(name, VersionEntry(number, held, _reason(error), signature=signature), error)
-        if held is not None:
-            log.warning("a published file was changed; its new content is served", model=name, version=number)
-        log.info("version loaded", model=name, version=number, device=loaded.engine.device, sha256=loaded.sha256)
+            return self._failed(name, replace(held, reason=_reason(error)), error)
+        self._tell(held, loaded)
         self._record(name).last_load_timestamp_seconds = time.time()
-        return VersionEntry(number, loaded, signature=file.signature)
+        return replace(held, loaded=loaded)
+
+    def _tell(self, held: VersionEntry, loaded: LoadedVersion) -> None:
+        if held.loaded is not None and held.loaded.sha256 != loaded.sha256:
+            log.warning("a published file was changed; its new content is served", model=loaded.name,
+                        version=loaded.version)  # fmt: skip
+        log.info("version loaded", model=loaded.name, version=loaded.version, device=loaded.engine.device,
+                 sha256=loaded.sha256)  # fmt: skip
 
     def _failed(self, name: str, entry: VersionEntry, error: Exception) -> VersionEntry:
         expected = isinstance(error, (VerificationError, EngineError, OSError))
@@ -108,6 +118,17 @@ class Renewal:
 
     def _record(self, name: str) -> LoadRecord:
         return self._records.setdefault(name, LoadRecord())
+
+
+def _config(disk: OnDisk) -> ModelConfig:
+    if disk.config is None:
+        raise VerificationError(disk.config_problem)
+    return disk.config
+
+
+def _is_same(loaded: LoadedVersion, file: ModelFile, config: ModelConfig | None) -> bool:
+    """Whether a file is what is loaded. A configuration that cannot be read changes nothing."""
+    return loaded.sha256 == file.sha256 and config in {None, loaded.config}
 
 
 def _reason(error: Exception) -> str:

@@ -1,12 +1,13 @@
 """What a repository holds now, as far as it shows without reading a model: versions, the states of files, labels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
+from proto.model_config import ModelConfig, ModelConfigError, read_config
 from proto.repository import CorruptLabelsError, Repository
-from service.loading import Signature, signature_of
+from service.loading import DEFAULT_CONFIG, Signature, signature_of
 
 log = structlog.get_logger(__name__)
 
@@ -19,6 +20,10 @@ class OnDisk:
     labels: Mapping[str, int]
     problem: str = ""
     """Why the labels are not known, where they are not."""
+    config: ModelConfig | None = DEFAULT_CONFIG
+    """What the operator says of the model; None where that cannot be read."""
+    config_problem: str = ""
+    """Why not."""
 
 
 def scan(repository: Repository) -> dict[str, OnDisk | None]:
@@ -43,7 +48,18 @@ def scan_model(repository: Repository, name: str) -> OnDisk | None:
 def _scan_model(repository: Repository, name: str) -> OnDisk:
     signatures = {number: signature_of(repository.model_path(name, number)) for number in repository.versions(name)}
     versions = {number: signature for number, signature in signatures.items() if signature is not None}
+    return _with_config(OnDisk(versions, *_labels(repository, name)), repository, name)
+
+
+def _labels(repository: Repository, name: str) -> tuple[Mapping[str, int], str]:
     try:
-        return OnDisk(versions, repository.labels(name))
+        return repository.labels(name), ""
     except CorruptLabelsError as error:
-        return OnDisk(versions, {}, str(error))
+        return {}, str(error)
+
+
+def _with_config(disk: OnDisk, repository: Repository, name: str) -> OnDisk:
+    try:
+        return replace(disk, config=read_config(repository.root / name))
+    except ModelConfigError as error:
+        return replace(disk, config=None, config_problem=str(error))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proto.model_config import CONFIG_FILE
 from proto.repository import LABELS_FILE, Repository
 from service.catalogue import Catalogue, VersionState
 from service.engine import EngineOptions
@@ -380,3 +381,33 @@ def test_an_explicit_load_tries_what_failed_again(tmp_path: Path) -> None:
     models.load()
     models.load_model("plain")
     assert models.load_records()["plain"].failures == 2
+
+
+# Configuration --------------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_takes_effect_when_it_changes(models: Models, repository: Repository) -> None:
+    """A plain model shares runs once its operator says that its rows are independent, and a probe agrees."""
+    assert not models.catalogue.resolve("plain", 1).rows_independent
+    path = repository.root / "plain" / CONFIG_FILE
+    path.write_text('{"rows_independent": true}')
+    models.refresh()
+    assert models.catalogue.resolve("plain", 1).rows_independent
+    path.unlink()
+    models.refresh()
+    assert not models.catalogue.resolve("plain", 1).rows_independent
+
+
+def test_a_configuration_that_cannot_be_read_changes_nothing_that_is_loaded(
+    models: Models, repository: Repository
+) -> None:
+    """What is loaded stays; new versions fail with its reason until it is mended."""
+    path = repository.root / "linear" / CONFIG_FILE
+    path.write_text('{"rows_independant": true}')
+    repository.publish("linear", make_artefact(offset_celsius=7))
+    models.refresh()
+    assert answering(models.catalogue, choice=2) == "linear/2"
+    assert "linear/config.json: unknown key 'rows_independant'" in models.catalogue.models["linear"].versions[3].reason
+    path.unlink()
+    models.refresh()
+    assert answering(models.catalogue, choice=3) == "linear/3"
