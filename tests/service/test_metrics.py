@@ -18,8 +18,9 @@ from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
 from service.client import Converter
 from service.config import Settings
-from service.metrics import INFERENCE_SECONDS_BOUNDS, ROWS_BOUNDS, SECONDS_BOUNDS, Histogram
+from service.metrics import Histogram
 from service.server import Server
+from service.snapshot import INFERENCE_SECONDS_BOUNDS, ROWS_BOUNDS, SECONDS_BOUNDS
 from service.status import Code
 from tests.service.conftest import StartServer
 
@@ -211,7 +212,7 @@ def test_a_histogram_counts_every_value_once(values: list[float], bounds: tuple[
     histogram = Histogram(bounds)
     for value in values:
         histogram.observe(value)
-    for bound, count in histogram.buckets():
+    for bound, count in histogram.distribution().buckets(bounds):
         assert count == sum(value <= float(bound) for value in values)
     assert histogram.total == pytest.approx(sum(values))
 
