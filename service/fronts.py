@@ -12,6 +12,7 @@ from service.dataplane import Dataplane
 from service.front_grpcio import GrpcioFront, GrpcioOptions
 from service.metrics import Metrics
 from service.runner import Runner
+from service.workers.handoff import Arrivals
 
 log = structlog.get_logger(__name__)
 
@@ -29,14 +30,23 @@ class Front(Protocol):
 MakeFront = Callable[[Settings, Mapping[str, Method], Dataplane, Metrics], Front]
 
 
-def make_front(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
-    """Make the front that the settings name. `auto` takes the fast one, or says why it cannot and takes grpcio's."""
+def make_front(
+    settings: Settings,
+    methods: Mapping[str, Method],
+    dataplane: Dataplane,
+    metrics: Metrics,
+    arrivals: Arrivals | None = None,
+) -> Front:
+    """Make the front that the settings name. `auto` takes the fast one, or says why it cannot and takes grpcio's.
+
+    With `arrivals` it serves connections that another process accepts, which grpcio's cannot.
+    """
     if settings.transport == "grpcio":
         return _grpcio(settings, methods, dataplane, metrics)
     try:
-        return _http2(settings, methods, dataplane, metrics)
+        return _http2(settings, methods, dataplane, metrics, arrivals)
     except ModuleNotFoundError as error:
-        if settings.transport == "http2":
+        if settings.transport == "http2" or arrivals is not None:
             raise
         log.warning("the fast front cannot be imported; grpcio's serves instead", reason=str(error))
         return _grpcio(settings, methods, dataplane, metrics)
@@ -59,7 +69,13 @@ def _grpcio(settings: Settings, methods: Mapping[str, Method], dataplane: Datapl
     return GrpcioFront(methods, runner, metrics, options)
 
 
-def _http2(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
+def _http2(
+    settings: Settings,
+    methods: Mapping[str, Method],
+    dataplane: Dataplane,
+    metrics: Metrics,
+    arrivals: Arrivals | None,
+) -> Front:
     from service.front_http2 import Http2LoopThread  # noqa: PLC0415 - ngh2 may have no build for this platform
     from service.http2 import Certificates, Http2Limits  # noqa: PLC0415 - as above
 
@@ -75,4 +91,6 @@ def _http2(settings: Settings, methods: Mapping[str, Method], dataplane: Datapla
     )
     tls = settings.tls
     certificates = Certificates(tls.certificate, tls.key, tls.client_authorities) if tls else None
-    return Http2LoopThread(methods, dataplane, metrics, limits, address=settings.listen, certificates=certificates)
+    return Http2LoopThread(
+        methods, dataplane, metrics, limits, address=settings.listen, certificates=certificates, arrivals=arrivals
+    )

@@ -60,14 +60,22 @@ class _Forwarder(logging.Handler):
         log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def configure_logs(style: Literal["auto", "console", "json"], level: str) -> None:
-    """Set up logging for the whole process. `auto` means console on a terminal, JSON elsewhere."""
+def configure_logs(style: Literal["auto", "console", "json"], level: str, **constants: object) -> None:
+    """Set up logging for the whole process. `auto` means console on a terminal, JSON elsewhere.
+
+    Constants stand in every event.
+    """
+
+    def add_constants(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+        return {**event, **constants}
+
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             SWITCHES,
+            add_constants,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *(_for_people() if console else _for_machines()),
         ],
