@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
-from torch.nn.functional import mse_loss
 
 from training.dataset import Dataset, Split
 from training.errors import DivergedError
@@ -57,16 +56,15 @@ def _fit_together(
 ) -> Histories:
     parameters, buffers = stack_module_state(list(models))
     optimizer = make_optimizer(options, parameters.values())
-    loss_of = vmap(lambda p, b, x, y: mse_loss(functional_call(models[0], (p, b), (x,)), y))
-    training = _tensors(dataset, [split.training for split in splits])
-    validation = _tensors(dataset, [split.validation for split in splits])
+    answers_of = vmap(lambda p, b, x: functional_call(models[0], (p, b), (x,)))
+    features, truths = _tensors(dataset, splits)
+    rows = len(splits[0].training)
     unit_squared = buffers["unit"].square()
     histories: list[tuple[Tensor, Tensor]] = []
     limit = explosion_limit(dataset)
     for epoch in range(1, options.epochs + 1):
-        losses = loss_of(parameters, buffers, *training)
-        with torch.no_grad():
-            held_out = loss_of(parameters, buffers, *validation) if validation[0].numel() else losses * torch.nan
+        squares = (answers_of(parameters, buffers, features) - truths).square()
+        losses, held_out = squares[:, :rows].mean((1, 2)), squares[:, rows:].detach().mean((1, 2))
         histories.append((losses.detach(), held_out))
         _check(epoch, losses.detach(), torch.clamp(EXPLOSION * histories[0][0], min=limit), options)
         progress(epoch, losses.mean().item(), held_out.mean().item())
@@ -77,9 +75,9 @@ def _fit_together(
     return Histories(_table(histories, 0), _table(histories, 1))
 
 
-def _tensors(dataset: Dataset, rows: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Features [members, rows, N_in] and truths [members, rows, 1], float32."""
-    places = np.stack(rows)
+def _tensors(dataset: Dataset, splits: Sequence[Split]) -> tuple[Tensor, Tensor]:
+    """Features [members, rows, N_in] and truths [members, rows, 1], float32: training rows first, then validation."""
+    places = np.stack([np.concatenate([split.training, split.validation]) for split in splits])
     features = torch.tensor(dataset.features[places], dtype=torch.float32)
     return features, torch.tensor(dataset.celsius[places], dtype=torch.float32)[..., None]
 

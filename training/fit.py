@@ -129,6 +129,7 @@ def _fit(model: Converter, dataset: Dataset, split: Split, options: FitOptions, 
     optimizer = make_optimizer(options, model.parameters())
     loss_function = nn.MSELoss()
     limit = explosion_limit(dataset)
+    unit_squared = model.unit.square()
     keeper = _Keeper(options.patience)
     losses: list[tuple[float, float]] = []
     for epoch in range(1, options.epochs + 1):
@@ -142,7 +143,7 @@ def _fit(model: Converter, dataset: Dataset, split: Split, options: FitOptions, 
         if keeper.is_done(epoch, losses[-1][1], model):
             break
         optimizer.zero_grad()
-        (training_loss / model.unit.square()).backward()
+        (training_loss / unit_squared).backward()
         optimizer.step()
     keeper.restore(model)
     return Fitted(model, dataset, split, options, _history(losses), _gradients(model), keeper.best_epoch)

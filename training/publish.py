@@ -7,7 +7,8 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from proto.artefact import Artefact, ArtefactError, NotAnArtefactError, from_metadata
-from proto.repository import Repository
+from proto.repository import Repository, check_name
+from training.arguments import whole
 from training.errors import PublishError
 from training.export import check
 from training.parity import check_golden
@@ -16,12 +17,31 @@ from training.parity import check_golden
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("file", type=Path, metavar="FILE.onnx", help="the model file")
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="the model repository")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--repository", type=Path, metavar="DIR", help="the model repository")
+    where.add_argument("--to", metavar="HOST:PORT", help="a running server, which puts it into its repository")
     parser.add_argument("--name", required=True, metavar="NAME", help="the name it is served under")
+    parser.add_argument(
+        "--version", type=whole(1), metavar="N", help="the version's number (default: the one that comes next)"
+    )
     parser.add_argument(
         "--plain",
         action="store_true",
         help="publish an ONNX model that carries no Quicksilver metadata (it is served without interval and domain)",
+    )
+    _add_connection(parser)
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --to")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the server's admin token")
+    group.add_argument(
+        "--tls-authorities", type=Path, metavar="FILE", help="PEM file of who signs the server's certificate; uses TLS"
+    )
+    group.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM file of this client's certificate")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its private key")
+    group.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="time for the server (default: %(default)s)"
     )
 
 
@@ -31,13 +51,44 @@ def run(arguments: argparse.Namespace) -> int:
         model = arguments.file.read_bytes()
     except OSError as error:
         raise PublishError(f"{arguments.file}: {error.strerror}") from error
-    version = publish(Repository(arguments.repository), arguments.name, model, plain=arguments.plain)
-    print(f"published {arguments.name}/{version} to {arguments.repository}/")  # noqa: T201 - this is what was asked for
+    if arguments.to is None:
+        repository, where = Repository(arguments.repository), f"{arguments.repository}/"
+        version = publish(repository, arguments.name, model, arguments.version, plain=arguments.plain)
+    else:
+        version, where = _publish_to_server(arguments, model), arguments.to
+    print(f"published {arguments.name}/{version} to {where}")  # noqa: T201 - this is what was asked for
     return 0
 
 
-def publish(repository: Repository, name: str, model: bytes, *, plain: bool = False) -> int:
-    """Publish a model file as the next version of a name, and return its number.
+def _publish_to_server(arguments: argparse.Namespace, model: bytes) -> int:
+    from training.send import Destination, send  # noqa: PLC0415 - nothing else in training needs grpc
+
+    check_name(arguments.name)
+    check_file(model, plain=arguments.plain)
+    destination = Destination(
+        arguments.to,
+        arguments.timeout,
+        arguments.token_file,
+        arguments.tls_authorities,
+        arguments.tls_certificate,
+        arguments.tls_key,
+    )
+    return send(destination, arguments.name, model, arguments.version)
+
+
+def publish(repository: Repository, name: str, model: bytes, version: int | None = None, *, plain: bool = False) -> int:
+    """Publish a model file as a version of a name, the next one where none is given, and return its number.
+
+    Raises:
+        TrainingError: as `check_file`.
+        RepositoryError: the repository refuses it.
+    """
+    check_file(model, plain=plain)
+    return repository.publish(name, model, version)
+
+
+def check_file(model: bytes, *, plain: bool = False) -> None:
+    """Check that a model file may be published.
 
     A file with our metadata must have all of it, and must answer its golden vectors. A file without is taken only where
     `plain` says that this is meant.
@@ -46,19 +97,17 @@ def publish(repository: Repository, name: str, model: bytes, *, plain: bool = Fa
         PublishError: it is no valid ONNX model, or carries no metadata and `plain` was not said, or its metadata is
             wrong.
         ExportError: it does not answer its golden vectors.
-        RepositoryError: the repository refuses it.
     """
     artefact = read_artefact(model, plain=plain)
     if artefact is not None:
         check_golden(model, artefact.golden)
-    return repository.publish(name, model)
 
 
 def read_artefact(model: bytes, *, plain: bool = False) -> Artefact | None:
     """Read the metadata of a model file strictly; None for a plain model where that is allowed.
 
     Raises:
-        PublishError: see `publish`.
+        PublishError: see `check_file`.
     """
     try:
         graph = onnx.load_model_from_string(model)

@@ -8,10 +8,12 @@ import pytest
 from proto.artefact import Interval
 from training import law
 from training.dataset import FAHRENHEIT, Dataset, Split, built_in, published_split
+from training.ensemble import Histories
 from training.export import export
 from training.fit import Fitted, train
 from training.leave_one_out import LeaveOneOut, leave_one_out
 from training.options import Architecture
+from training.reproduce import run_mlp
 
 INTERVAL = Interval(3.5, 0.8, "jackknife-minmax")
 MakeReadings = Callable[..., Dataset]
@@ -51,6 +53,12 @@ def linear_left_out(linear: Fitted) -> LeaveOneOut:
 def mlp_left_out(mlp: Fitted) -> LeaveOneOut:
     """Leave-one-out of `mlp`."""
     return leave_one_out(mlp)
+
+
+@pytest.fixture(scope="session")
+def mlp_histories() -> Histories:
+    """The MLP as published from the seeds 0 … 19, stacked."""
+    return run_mlp(range(20))
 
 
 @pytest.fixture(scope="session")

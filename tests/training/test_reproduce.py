@@ -17,14 +17,7 @@ from training.reproduce import (
     losses_at,
     mean_squared_error,
     run_linear,
-    run_mlp,
 )
-
-
-@pytest.fixture(scope="session")
-def mlp_histories() -> Histories:
-    """The published MLP from the seeds 0 … 19."""
-    return run_mlp(range(20))
 
 
 @pytest.mark.parametrize(
