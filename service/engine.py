@@ -80,6 +80,16 @@ def available_devices() -> list[str]:
     return [_DEVICES[provider] for provider in onnxruntime.get_available_providers() if provider in _DEVICES]
 
 
+def check_device(device: Device) -> None:
+    """Raise DeviceError where the installed ONNX Runtime was not built for a device that is asked for by name."""
+    available = available_devices()
+    if device != "auto" and device not in available:
+        raise DeviceError(
+            f"device {device!r} cannot be had: the installed ONNX Runtime was built for {', '.join(available)}"
+            + ("; the extra 'gpu' brings one that was built for cuda" if device == "cuda" else "")
+        )
+
+
 class InputsRefusedError(Exception):
     """ONNX Runtime says that the arrays do not fit the graph; the message is its own."""
 
@@ -170,14 +180,9 @@ def _session_options(options: EngineOptions) -> Any:  # noqa: ANN401 - onnxrunti
 
 
 def _providers(device: Device) -> list[Any]:
-    available = available_devices()
-    if device != "auto" and device not in available:
-        raise DeviceError(
-            f"device {device!r} cannot be had: the installed ONNX Runtime was built for {', '.join(available)}"
-            + ("; the extra 'gpu' brings one that was built for cuda" if device == "cuda" else "")
-        )
+    check_device(device)
     providers: list[Any] = []
-    if device in {"cuda", "auto"} and "cuda" in available:
+    if device in {"cuda", "auto"} and "cuda" in available_devices():
         onnxruntime.preload_dlls()  # CUDA's libraries, where pip installed them
         providers.append((_PROVIDERS["cuda"], {"use_tf32": "0"}))  # float32 means float32
     # Even for "cuda": graph parts without a CUDA kernel run here.

@@ -55,6 +55,9 @@ class Http2LoopThread:
 
     def stop(self, drain_seconds: float) -> bool:
         """Refuse new calls, let those in flight finish, and tell whether all did within the time given."""
+        if not self._thread.is_alive():  # it never started: another part of the server could not
+            self._loop.close()
+            return True
         finished = self._run(self._drain(drain_seconds))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
