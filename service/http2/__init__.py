@@ -3,6 +3,12 @@
 One stage a file, from the socket inwards: `front` listens and drains, `connection` is one peer and the only file that
 knows ngh2, `headers` and `messages` are gRPC's wire format, `streams` are calls, `burst` is the batch. `limits` states
 every bound; `budget`, `ages`, `pace` and `deadlines` are what keeps them.
+
+How often the bytes of a large message are copied in this process, beside what the codec and the model do:
+
+- in: the loop's read buffer → ngh2's DATA payloads → the joined message (`messages.Assembler`): two copies;
+- out: the parts of the answer → one framed message (`messages.frame`) → ngh2's output → the `bytes` it returns: three.
+  ngh2 would turn a view into bytes by itself, so joining costs nothing; the last two are its own.
 """
 
 from service.http2.front import Http2Front

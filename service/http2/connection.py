@@ -312,7 +312,7 @@ class Peer(asyncio.Protocol):
         """The peer broke the rules so that ngh2 gave up; the GOAWAY that it can no longer write is written here."""
         if self._transport is None or self.times.closing < math.inf:
             return
-        log.info("connection broke off", reason=str(error))
+        log.debug("connection broke off", reason=str(error))
         last = max(self._streams, default=0)
         excess = isinstance(error, DenialOfServiceError)
         code = ErrorCode.ENHANCE_YOUR_CALM if excess else ErrorCode.PROTOCOL_ERROR
@@ -585,7 +585,7 @@ class Peer(asyncio.Protocol):
     def _terminate(self, code: ErrorCode, reason: str) -> None:
         if self._transport is None or self.times.closing < math.inf:
             return
-        log.info("connection is ended", reason=reason)
+        log.debug("connection is ended", reason=reason)
         try:
             self._http2.terminate_connection(code)
             self._transport.write(self._http2.data_to_send())

@@ -204,12 +204,15 @@ def celsius(message: bytes) -> list[float]:
 
 
 def main(arguments: Mapping[str, Any]) -> None:
-    """Serve until terminated; logs go nowhere, the address to standard output."""
+    """Serve until terminated; the address goes to standard output, what is logged to standard error."""
     import resource  # noqa: PLC0415 - of the process of its own only
 
     import structlog  # noqa: PLC0415 - likewise
 
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("info"),  # what peers can make it say is less than that
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
     limits = Http2Limits(**arguments["limits"])
     with tempfile.TemporaryDirectory() as root:
         serving = Serving(load_models(Path(root)), limits)

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+import structlog
 from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
@@ -391,6 +392,20 @@ def test_other_protocols(serving: Serving, sent: bytes) -> None:
         client.send(sent)
         assert_sent_away(client, PROTOCOL_ERROR)
     assert_honest(serving.address)
+
+
+def test_attacks_do_not_fill_the_log(serving: Serving) -> None:
+    """What a peer does wrong is said at the level of debugging, so that nobody can fill a log, or the pipe to it."""
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(20):
+            with RawClient(serving.address, greet=False) as client:
+                client.send(b"GET / HTTP/1.1\r\n\r\n" + bytes(20))
+                client.wait_closed()
+        with RawClient(serving.address) as client:
+            flood(client, PingFrame(0, b"flooding").serialize(), FLOOD)
+            client.wait_closed()
+    assert len(logged) >= 20
+    assert {entry["log_level"] for entry in logged} == {"debug"}
 
 
 def test_mutated_conversations(serving: Serving) -> None:
