@@ -30,7 +30,7 @@ COMMANDS: Final = {
     "serve": Command("service.cli", "serve the models of a repository over gRPC"),
     "ready": Command("service.ready", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),
-    "models": Command("service.cli", "list the models of a running server, or describe one"),
+    "models": Command("service.cli", "list and describe a server's models; label, roll back, remove versions"),
 }
 
 _DISTRIBUTION: Final = "quicksilver-serving"

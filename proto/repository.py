@@ -161,7 +161,7 @@ class Repository:
         check_name(name)
         if version is not None and version < 1:
             raise RepositoryError(f"a version is a whole number from 1, not {version}")
-        with self._locked():
+        with self._locked(name):
             existing, labels = self.versions(name), self.label_history(name)
             number = max([*existing, labels.removed_up_to]) + 1 if version is None else version
             if number in existing:
@@ -184,7 +184,7 @@ class Repository:
             UnknownModelError: the version is not there.
         """
         check_name(label)
-        with self._locked():
+        with self._locked(name):
             self._need_version(name, version)
             self._replace_labels(name, self.label_history(name).moved(label, version))
 
@@ -202,14 +202,17 @@ class Repository:
             raise UnknownModelError(f"no version is known that {label!r} of {name!r} named before, and is still there")
         return version
 
-    def roll_back(self, name: str, label: str) -> int:
+    def roll_back(self, name: str, label: str, expected: int | None = None) -> int:
         """Let a label name the version that it named before, and return that. A second rollback goes further back.
 
         Raises:
             UnknownModelError: there is no such label, or none is known that it named before.
+            RepositoryError: it would be another version than `expected`: somebody else moved the label.
         """
-        with self._locked():
+        with self._locked(name):
             version = self.earlier(name, label)
+            if expected not in {None, version}:
+                raise RepositoryError(f"{label!r} of {name!r} was moved meanwhile: before it named {version}")
             self._replace_labels(name, self.label_history(name).rolled_back(label, version))
             return version
 
@@ -220,7 +223,7 @@ class Repository:
             UnknownModelError: there is no such label.
             LabelledError: it is the model's last one: without any, the newest version would answer.
         """
-        with self._locked():
+        with self._locked(name):
             labels = self.label_history(name)
             if label not in labels.current:
                 raise UnknownModelError(f"no label {label!r} on {name!r}: there are {_list(labels.current)}")
@@ -235,7 +238,7 @@ class Repository:
             UnknownModelError: the version is not there.
             LabelledError: a label names it, or it is the last one of a model without labels.
         """
-        with self._locked():
+        with self._locked(name):
             self._need_version(name, version)
             labels = self.label_history(name)
             if naming := sorted(label for label, labelled in labels.current.items() if labelled == version):
@@ -292,12 +295,16 @@ class Repository:
             shutil.rmtree(staging, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, name: str) -> Iterator[None]:
+        """Keep other writers out. A model that is a link is refused: what it points to may lie anywhere."""
         if not self.root.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
             _sync_directory(self.root.parent)
-        with (self.root / ".lock").open("w") as lock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self.root / ".lock", flags, 0o666), "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if (self.root / check_name(name)).is_symlink():
+                raise RepositoryError(f"{name!r} is a link in the repository, and nothing is written through links")
             yield
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, TypeVar, get_args
 
 from google.protobuf.message import Message
 
+from service import repository_commands
 from service.config import (
     FILE_VARIABLE,
     SERVER_VARIABLE,
@@ -27,7 +28,14 @@ from service.config import (
 MessageT = TypeVar("MessageT", bound=Message)
 
 _UNITS: Final = {"bytes", "calls", "connections", "rows", "seconds", "threads", "versions"}
-_METAVARS: Final = {"repository": "DIR", "listen": "ADDRESS", "http_listen": "HOST:PORT", "default_model": "NAME"}
+_METAVARS: Final = {
+    "repository": "DIR",
+    "listen": "ADDRESS",
+    "http_listen": "HOST:PORT",
+    "default_model": "NAME",
+    "version_policy": "POLICY",
+    "load_models": "NAMES",
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,6 +103,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _run_server(settings: Settings) -> int:
     from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
+    from service.admin import TokenFileError  # noqa: PLC0415 - as above
     from service.engine import DeviceError  # noqa: PLC0415 - as above
     from service.logs import configure_logs  # noqa: PLC0415 - as above
     from service.server import Server  # noqa: PLC0415 - as above
@@ -105,7 +114,7 @@ def _run_server(settings: Settings) -> int:
     try:
         server = Server(settings)
         server.start()
-    except (DeviceError, AddressError) as error:
+    except (DeviceError, AddressError, TokenFileError) as error:
         return _fail("serve", str(error), 1)
     signal.sigwait(signals)
     for number in signals:  # whoever asks a second time does not want to wait
@@ -211,13 +220,17 @@ def _no_flag(word: str) -> str:
 
 def models_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver models`."""
-    parser = _Parser(prog="quicksilver models", description="What a running server holds.")
+    parser = _Parser(
+        prog="quicksilver models", description="What a running server holds, and the labels of a repository on disk."
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="every model and its versions")
     _add_connection(listing)
     showing = actions.add_parser("show", help="all that is known of one version of a model")
     _add_choice(showing)
     _add_connection(showing)
+    repository = os.environ.get(variable("repository")) or str(Settings.model_fields["repository"].default)
+    repository_commands.add_parsers(actions, repository)
     return parser
 
 
@@ -226,6 +239,8 @@ def _models(arguments: Sequence[str]) -> int:
     from service.tables import print_model, print_models  # noqa: PLC0415 - as above
 
     options = models_parser().parse_args(arguments)
+    if options.action in repository_commands.ACTIONS:
+        return _change_repository(options)
     try:
         with Converter(options.server, timeout_seconds=options.timeout) as converter:
             if options.action == "list":
@@ -238,6 +253,15 @@ def _models(arguments: Sequence[str]) -> int:
         return _fail("models", str(error), 1)
     except ValueError as error:  # an option that no request can carry
         return _fail("models", str(error), 2)
+    return 0
+
+
+def _change_repository(options: argparse.Namespace) -> int:
+    try:
+        for line in repository_commands.run(options):
+            print(line)  # noqa: T201 - the terminal is who asked
+    except repository_commands.CommandError as error:
+        return _fail("models", str(error), 1)
     return 0
 
 

@@ -72,7 +72,7 @@ def _version_policy(text: str) -> str:
 
 
 def _model_names(text: str) -> str:
-    if text not in {"", "*"}:
+    if text != "*":
         for name in text.split(","):
             _model_name(name)
     return text
@@ -108,14 +108,17 @@ class Settings(BaseModel):
         "watch",
         description="watch follows the repository; explicit loads and unloads by the API alone; none stays as at start",
     )
-    load_models: Annotated[str, AfterValidator(_model_names)] = Field(
-        "", description="with explicit control, models to load at the start: NAME,NAME, or * for all"
+    load_models: Annotated[str, AfterValidator(_model_names)] | None = Field(
+        None, description="with explicit control, models to load at the start: NAME,NAME, or * for all"
     )
     watch: Literal["auto", "poll"] = Field(
         "auto", description="how changes are noticed: auto is told by the system where it can be; poll looks"
     )
     watch_interval_seconds: float = Field(
         5.0, ge=0.05, le=3600, description="between two looks at the repository, also where the system tells of changes"
+    )
+    admin_token_file: Path | None = Field(
+        None, description="file with the token that admin methods want; without it they are open on local addresses"
     )
     device: Device = Field("auto", description="where models run: cpu, cuda (or refuse to start), or auto")
     intra_op_threads: int = Field(1, ge=0, le=1024, description="ONNX Runtime threads that share a run; 0: one a core")

@@ -6,18 +6,18 @@ joined from what was sent: nothing can be written outside the repository.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 import structlog
 
 from proto.repository import (
-    MODEL_FILE,
     InvalidNameError,
     Repository,
     RepositoryError,
     VersionExistsError,
     check_name,
 )
+from proto.upload import file_key
 from service.catalogue import ModelEntry
 from service.engine import EngineError, EngineOptions
 from service.errors import (
@@ -33,9 +33,6 @@ from service.models import Models
 log = structlog.get_logger(__name__)
 
 ModelControl = Literal["watch", "explicit", "none"]
-
-NEXT: Final = "next"
-"""Stands in a path for the number that comes next."""
 
 
 class RepositoryControl:
@@ -122,7 +119,7 @@ class RepositoryControl:
         try:
             load_model(name, number or 0, ModelFile.of(content), self._options)
         except (VerificationError, EngineError) as error:
-            raise InvalidRequestError(f"file:{number or NEXT}/{MODEL_FILE}", str(error)) from error
+            raise InvalidRequestError(file_key(number), str(error)) from error
 
 
 def _check_name(name: str) -> None:

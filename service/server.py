@@ -11,6 +11,7 @@ from service import converter_api, health, reflection
 from service.address import split_host_port
 from service.admin import Gate
 from service.config import Settings
+from service.control import RepositoryControl
 from service.dataplane import BatchLimits, Dataplane
 from service.engine import EngineOptions
 from service.fronts import make_front
@@ -36,14 +37,10 @@ class Server:
 
     def __init__(self, settings: Settings, registry: CollectorRegistry | None = None) -> None:
         self._settings = settings
+        repository, options = Repository(settings.repository), _engine_options(settings)
         self.models = Models(
-            Repository(settings.repository),
-            EngineOptions(
-                device=settings.device,
-                intra_op_threads=settings.intra_op_threads,
-                inter_op_threads=settings.inter_op_threads,
-                spinning=settings.spinning,
-            ),
+            repository,
+            options,
             policy=VersionPolicy.parse(settings.version_policy),
             default_model=settings.default_model,
             explicit=_named(settings.load_models) if settings.model_control == "explicit" else None,
@@ -53,6 +50,8 @@ class Server:
             max_rows_per_request=settings.max_rows_per_request, max_message_bytes=settings.max_message_bytes
         )
         statistics = Statistics(self.models)
+        self._gate = Gate([settings.listen], settings.admin_token_file)
+        control = RepositoryControl(self.models, repository, options, settings.model_control, settings.drain_seconds)
         served = [
             *converter_api.methods(self.models, limits),
             *open_inference.methods(
@@ -60,7 +59,7 @@ class Server:
                 statistics,
                 lambda: self.health.ready,
                 max_batch_rows=settings.max_batch_rows,
-                admin=open_inference.Admin(Gate([settings.listen], None).check),
+                admin=open_inference.Admin(self._gate.check, repository=control),
             ),
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
@@ -87,7 +86,9 @@ class Server:
         Raises:
             DeviceError: the device that was asked for cannot be had.
             AddressError: an address cannot be listened on.
+            TokenFileError: the file of the admin token cannot be used.
         """
+        self._gate.check_file()
         self.http_address = self._http.start()
         self.models.load()
         self.address = self._front.start()
@@ -120,5 +121,14 @@ class Server:
         return finished
 
 
-def _named(names: str) -> list[str]:
-    return [name for name in names.split(",") if name]
+def _engine_options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        device=settings.device,
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+        spinning=settings.spinning,
+    )
+
+
+def _named(names: str | None) -> list[str]:
+    return names.split(",") if names else []

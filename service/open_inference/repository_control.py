@@ -6,14 +6,12 @@ itself how it is to be served, so a configuration is only looked at for what wou
 """
 
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from proto.repository import MODEL_FILE
+from proto.upload import LOAD_METHOD, VERSIONS_KEY, parse_file_key
 from service.calls import Context, Method
-from service.control import NEXT
 from service.errors import InvalidRequestError
 from service.open_inference import SERVICE
 from service.open_inference.metadata import BACKEND, PLATFORM, refuse_repository_name
@@ -22,12 +20,8 @@ from service.slow import slow_unary
 Guard = Callable[[Context], None]
 """Raises a ServiceError where the caller may not change the server."""
 
-VERSIONS_KEY: Final = "quicksilver-versions"
-"""Trailing metadata of a load that published files: their versions, with commas between."""
-
 CONFIG: Final = "config"
 _UNLOAD_DEPENDENTS: Final = "unload_dependents"
-_FILE: Final = re.compile(r"file:([1-9][0-9]{0,17}|" + re.escape(NEXT) + r")/" + re.escape(MODEL_FILE))
 
 
 class RepositoryControl(Protocol):
@@ -62,7 +56,7 @@ def methods(control: RepositoryControl, guard: Guard) -> list[Method]:
         return pb.RepositoryModelUnloadResponse()
 
     return [
-        slow_unary(f"/{SERVICE}/RepositoryModelLoad", pb.RepositoryModelLoadRequest, load),
+        slow_unary(LOAD_METHOD, pb.RepositoryModelLoadRequest, load),
         slow_unary(f"/{SERVICE}/RepositoryModelUnload", pb.RepositoryModelUnloadRequest, unload),
     ]
 
@@ -76,15 +70,15 @@ def read_files(request: pb.RepositoryModelLoadRequest) -> dict[int | None, bytes
     """
     files: dict[int | None, bytes] = {}
     for key, parameter in request.parameters.items():
-        match = _FILE.fullmatch(key)
-        if match is not None:
-            if parameter.WhichOneof("parameter_choice") != "bytes_param":
-                raise InvalidRequestError(f"parameters[{key}]", "is not bytes")
-            files[None if match[1] == NEXT else int(match[1])] = parameter.bytes_param
-        elif key != CONFIG:
-            raise InvalidRequestError(
-                "parameters", f"{key[:80]!r} is neither {CONFIG!r} nor 'file:<version>/{MODEL_FILE}'"
-            )
+        if key == CONFIG:
+            continue
+        try:
+            version = parse_file_key(key)
+        except ValueError as error:
+            raise InvalidRequestError("parameters", f"{error}, nor {CONFIG!r}") from None
+        if parameter.WhichOneof("parameter_choice") != "bytes_param":
+            raise InvalidRequestError(f"parameters[{key}]", "is not bytes")
+        files[version] = parameter.bytes_param
     if CONFIG in request.parameters:
         _check_config(request.parameters[CONFIG], request.model_name)
     return files

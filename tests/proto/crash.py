@@ -71,8 +71,27 @@ def operate(root: Path, words: list[str]) -> None:
             writer.publish(name, content.encode())
         case ["label", name, label, version]:
             writer.set_label(name, label, int(version))
+        case ["rollback", name, label]:
+            writer.roll_back(name, label)
+        case ["unlabel", name, label]:
+            writer.remove_label(name, label)
+        case ["remove", name, version]:
+            writer.remove(name, int(version))
+        case ["load", name, file]:
+            send(writer, name, Path(file).read_bytes())
         case _:
             raise ValueError(words)
+
+
+def send(writer: repository.Repository, name: str, model: bytes) -> None:
+    """Publish and load a file as a server does that is sent one."""
+    from service.control import RepositoryControl  # noqa: PLC0415 - the other operations need no server
+    from service.engine import EngineOptions  # noqa: PLC0415 - as above
+    from service.models import Models  # noqa: PLC0415 - as above
+
+    options = EngineOptions(device="cpu")
+    models = Models(writer, options, explicit=())
+    RepositoryControl(models, writer, options, "explicit", drain_seconds=0).load(name, {None: model})
 
 
 def survives(root: Path, at: int, words: list[str]) -> bool:

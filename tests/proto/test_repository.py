@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proto.labels import Labels
 from proto.repository import (
     LABELS_FILE,
     MODEL_FILE,
     CorruptLabelsError,
     InvalidNameError,
+    LabelledError,
     Repository,
     RepositoryError,
     UnknownModelError,
@@ -174,6 +176,81 @@ def test_labels_file_is_plain_sorted_json(repository: Repository) -> None:
     assert text == json.dumps({"labels": {"canary": 1, "previous": 1, "stable": 1}}, indent=2) + "\n"
 
 
+def test_rollback_goes_back_through_what_a_label_named(repository: Repository) -> None:
+    """Each rollback goes one move further back; where nothing is known, it is refused and nothing moves."""
+    repository.publish("linear", b"third")
+    for version in (2, 3):
+        repository.set_label("linear", "stable", version)
+    assert repository.earlier("linear", "stable") == 2
+    assert repository.roll_back("linear", "stable") == 2
+    assert repository.roll_back("linear", "stable", expected=1) == 1
+    with pytest.raises(UnknownModelError, match="named before"):
+        repository.roll_back("linear", "stable")
+    with pytest.raises(UnknownModelError, match="no label 'canary'"):
+        repository.roll_back("linear", "canary")
+    assert repository.labels("linear") == {"stable": 1}
+
+
+def test_rollback_to_another_version_than_was_checked_is_refused(repository: Repository) -> None:
+    """Who verified the target before learns that somebody else moved the label meanwhile."""
+    repository.set_label("linear", "stable", 2)
+    with pytest.raises(RepositoryError, match="moved meanwhile"):
+        repository.roll_back("linear", "stable", expected=2)
+    assert repository.labels("linear") == {"stable": 2}
+
+
+def test_labelled_versions_are_not_removed(repository: Repository) -> None:
+    """A version that a label names stays, as does one of a model without labels; the error says what to do first."""
+    with pytest.raises(LabelledError, match="linear/1 is labelled stable"):
+        repository.remove("linear", 1)
+    with pytest.raises(UnknownModelError, match=r"\[1, 2\]"):
+        repository.remove("linear", 3)
+    (repository.root / "linear" / LABELS_FILE).unlink()
+    with pytest.raises(LabelledError, match="no label"):
+        repository.remove("linear", 1)
+    assert repository.versions("linear") == [1, 2]
+
+
+def test_number_of_a_removed_version_is_not_used_again(repository: Repository) -> None:
+    """A version number never stands for two contents: the next one counts on, and asking for it is refused."""
+    repository.remove("linear", 2)
+    assert contents(repository) == {"linear": {1: b"first"}}
+    with pytest.raises(VersionExistsError, match="removed"):
+        repository.publish("linear", b"other", version=2)
+    assert repository.publish("linear", b"third") == 3
+
+
+def test_last_label_cannot_be_taken_away(repository: Repository) -> None:
+    """Without any label the newest version would answer, which nobody promoted."""
+    repository.set_label("linear", "canary", 2)
+    repository.remove_label("linear", "canary")
+    for label, error in (("canary", UnknownModelError), ("stable", LabelledError)):
+        with pytest.raises(error, match=label):
+            repository.remove_label("linear", label)
+    assert repository.labels("linear") == {"stable": 1}
+
+
+def test_nothing_is_written_through_links(repository: Repository, tmp_path: Path) -> None:
+    """A model that is a link to elsewhere can be read, and no writer touches what it points to."""
+    repository.root.joinpath("linked").symlink_to(repository.root / "linear")
+    assert repository.versions("linked") == [1, 2]
+    for write in (
+        lambda: repository.publish("linked", b"third"),
+        lambda: repository.set_label("linked", "canary", 2),
+        lambda: repository.remove("linked", 2),
+    ):
+        with pytest.raises(RepositoryError, match="link"):
+            write()
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (repository.root / ".lock").unlink()
+    (repository.root / ".lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        repository.publish("linear", b"third")
+    assert precious.read_text() == "precious"
+    assert contents(repository)["linear"] == {1: b"first", 2: b"second"}
+
+
 # Crashes --------------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +303,38 @@ def test_set_label_killed_at_any_step_leaves_labels_that_can_be_read(repository:
     assert all(each.labels("linear") in (old, new) for each in left)
     assert moved == sorted(moved)
     assert (moved[0], moved[-1]) == (False, True)
+
+
+def test_rollback_killed_at_any_step_leaves_the_label_and_its_history_together(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Whenever a rollback is killed, the label and what it named before are both the old ones or both the new ones."""
+    repository.set_label("linear", "stable", 2)
+    old, new = Labels({"stable": 2}, {"stable": (1,)}), Labels({"stable": 1})
+    left = killed_at_each_step(repository.root, tmp_path / "killed", "rollback", "linear", "stable")
+    states = [each.label_history("linear") for each in left]
+    assert all(state in (old, new) for state in states)
+    assert (states[0], states[-1]) == (old, new)
+
+
+def test_unlabelling_killed_at_any_step_leaves_labels_that_can_be_read(repository: Repository, tmp_path: Path) -> None:
+    """Whenever the taking away of a label is killed, it is there or it is not, and the others are."""
+    repository.set_label("linear", "canary", 2)
+    left = killed_at_each_step(repository.root, tmp_path / "killed", "unlabel", "linear", "canary")
+    states = [each.labels("linear") for each in left]
+    assert all(state in ({"stable": 1, "canary": 2}, {"stable": 1}) for state in states)
+    assert states[-1] == {"stable": 1}
+
+
+def test_removal_killed_at_any_step_leaves_the_version_whole_or_gone(repository: Repository, tmp_path: Path) -> None:
+    """Whenever a removal is killed, the version is whole or gone, labels hold, and its number is not used again."""
+    old = contents(repository)
+    left = killed_at_each_step(repository.root, tmp_path / "killed", "remove", "linear", "2")
+    assert_old_or_new(left, old, {"linear": {1: b"first"}})
+    for each in left:
+        assert each.labels("linear") == {"stable": 1}
+        assert each.publish("linear", b"third") == 3
+        assert list((each.root / "linear").glob(".*")) == []
 
 
 def test_next_writer_goes_on_after_a_kill_and_clears_up(repository: Repository, tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""The commands that change a repository on disk: `quicksilver models label | unlabel | rollback | remove`.
+
+A server that watches the repository follows. A label moves only to a version that loads and answers its golden vectors
+on this machine.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from proto.repository import STABLE, Repository, RepositoryError, UnknownModelError
+from service.device import Device
+
+ACTIONS: Final = ("label", "unlabel", "rollback", "remove")
+
+
+class CommandError(Exception):
+    """A command was refused; the message says why."""
+
+
+def add_parsers(actions: Any, repository: str) -> None:  # noqa: ANN401 - argparse's own class has no public name
+    """Add the commands to those of `quicksilver models`. `repository` is the directory where none is named."""
+    label = _add(actions, "label", "let labels name versions that verify here", repository)
+    label.add_argument("assignments", nargs="+", type=assignment, metavar="LABEL=VERSION", help="for example stable=3")
+    _add_device(label)
+    unlabel = _add(actions, "unlabel", "take a label away", repository)
+    unlabel.add_argument("label", metavar="LABEL", help="the label")
+    rollback = _add(actions, "rollback", "let a label name the version that it named before", repository)
+    rollback.add_argument("--label", default=STABLE, metavar="LABEL", help="the label [%(default)s]")
+    _add_device(rollback)
+    remove = _add(actions, "remove", "remove a version that no label names", repository)
+    remove.add_argument("version", type=_version, metavar="VERSION", help="the version's number")
+
+
+def _add(actions: Any, name: str, text: str, repository: str) -> argparse.ArgumentParser:  # noqa: ANN401 - as above
+    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("name", metavar="NAME", help="the model")
+    parser.add_argument(
+        "--repository", type=Path, default=Path(repository), metavar="DIR", help="the model repository [%(default)s]"
+    )
+    return parser
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", choices=get_args(Device), default="auto", help="where the version is verified [%(default)s]"
+    )
+
+
+def assignment(text: str) -> tuple[str, int]:
+    """Read `LABEL=VERSION`."""
+    label, equals, version = text.partition("=")
+    if not (label and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LABEL=VERSION")
+    return label, _version(version)
+
+
+def _version(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and text[0] != "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> list[str]:
+    """Do what was asked, and return the lines that say so.
+
+    Raises:
+        CommandError: it was refused, and nothing was changed but what earlier lines would have said.
+    """
+    repository = Repository(options.repository)
+    try:
+        return _RUN[options.action](repository, options)
+    except RepositoryError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or options.repository}: {error.strerror}") from error
+
+
+def _label(repository: Repository, options: argparse.Namespace) -> list[str]:
+    for _, version in options.assignments:
+        _verify(repository, options.name, version, options.device)
+    lines = []
+    for label, version in options.assignments:
+        repository.set_label(options.name, label, version)
+        lines.append(f"{options.name}: {label} is version {version}")
+    return lines
+
+
+def _unlabel(repository: Repository, options: argparse.Namespace) -> list[str]:
+    repository.remove_label(options.name, options.label)
+    return [f"{options.name}: there is no {options.label} any more"]
+
+
+def _rollback(repository: Repository, options: argparse.Namespace) -> list[str]:
+    version = repository.earlier(options.name, options.label)
+    _verify(repository, options.name, version, options.device)
+    repository.roll_back(options.name, options.label, expected=version)
+    return [f"{options.name}: {options.label} is version {version} again"]
+
+
+def _remove(repository: Repository, options: argparse.Namespace) -> list[str]:
+    repository.remove(options.name, options.version)
+    return [f"{options.name}: version {options.version} is removed"]
+
+
+def _verify(repository: Repository, name: str, version: int, device: Device) -> None:
+    """Load a version as a server would, and forget it again."""
+    from service.engine import EngineError, EngineOptions  # noqa: PLC0415 - ONNX Runtime takes long; --help must not
+    from service.loading import VerificationError, load_version  # noqa: PLC0415 - as above
+
+    if version not in repository.versions(name):
+        raise UnknownModelError(f"no version {version} of {name!r}: there are {repository.versions(name) or 'none'}")
+    try:
+        load_version(repository, name, version, EngineOptions(device=device))
+    except (EngineError, VerificationError) as error:
+        raise CommandError(f"{name}/{version} does not verify, so no label moves to it: {error}") from error
+
+
+_RUN: Final[dict[str, Callable[[Repository, argparse.Namespace], list[str]]]] = {
+    "label": _label,
+    "unlabel": _unlabel,
+    "rollback": _rollback,
+    "remove": _remove,
+}
