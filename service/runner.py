@@ -72,14 +72,24 @@ class Runner:
         self._long_runs.shutdown()
 
     def _work(self) -> None:
-        while batch := self._take():
-            runs = self._dataplane.plan(batch)
-            self._reply(request for request in batch if request.outcome is not None)
-            for run in runs:
-                if run.rows >= self._long_run_rows:
-                    self._long_runs.submit(self._execute, run)
-                else:
-                    self._execute(run)
+        while self._answer(self._take()):
+            pass
+
+    def _answer(self, batch: list[Request]) -> bool:
+        """Answer a batch, and tell whether there was one.
+
+        In a function of its own: while the next batch is waited for, nothing here holds what answered the last one.
+        """
+        if not batch:
+            return False
+        runs = self._dataplane.plan(batch)
+        self._reply(request for request in batch if request.outcome is not None)
+        for run in runs:
+            if run.rows >= self._long_run_rows:
+                self._long_runs.submit(self._execute, run)
+            else:
+                self._execute(run)
+        return True
 
     def _take(self) -> list[Request]:
         """Wait for requests and take all of them; an empty list means that there will be none."""

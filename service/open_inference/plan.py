@@ -190,7 +190,7 @@ def _check_input(given: InputHead, spec: TensorSpec) -> None:
         raise InvalidRequestError(
             f"{given.field}.datatype", f"is {given.datatype.name}; the model takes {datatype.name}"
         )
-    if not spec.shape:  # one element, or any shape: ONNX Runtime does not tell which, and judges itself
+    if not spec.shape:  # one element, or any shape at all: ONNX Runtime does not tell which, and takes either
         return
     fits = len(given.shape) == len(spec.shape) and all(
         wanted in (None, size) for size, wanted in zip(given.shape, spec.shape, strict=True)
