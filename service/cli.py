@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, get_args
 
 from google.protobuf.message import Message
 
@@ -25,9 +25,13 @@ from service.config import (
     variable,
 )
 
+if TYPE_CHECKING:
+    from service.server import Server
+    from service.workers.supervisor import Supervisor
+
 MessageT = TypeVar("MessageT", bound=Message)
 
-_UNITS: Final = {"bytes", "calls", "connections", "rows", "seconds", "threads", "versions"}
+_UNITS: Final = {"bytes", "calls", "connections", "rows", "seconds", "threads", "versions", "workers"}
 _METAVARS: Final = {
     "repository": "DIR",
     "listen": "ADDRESS",
@@ -102,25 +106,47 @@ def _serve(arguments: Sequence[str]) -> int:
 
 
 def _run_server(settings: Settings) -> int:
-    from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
-    from service.admin import TokenFileError  # noqa: PLC0415 - as above
-    from service.engine import DeviceError  # noqa: PLC0415 - as above
-    from service.logs import configure_logs  # noqa: PLC0415 - as above
-    from service.server import Server  # noqa: PLC0415 - as above
+    from service.logs import configure_logs  # noqa: PLC0415 - --help needs none of this
 
     configure_logs(settings.log_format, settings.log_level)
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread starts, so that none takes them
-    try:
-        server = Server(settings)
-        server.start()
-    except (DeviceError, AddressError, TokenFileError) as error:
-        return _fail("serve", str(error), 1)
+    server = _start_workers(settings) if settings.workers > 1 else _start_server(settings)
+    if server is None:
+        return 1
     signal.sigwait(signals)
     for number in signals:  # whoever asks a second time does not want to wait
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     return 0 if server.stop() else 1
+
+
+def _start_server(settings: Settings) -> "Server | None":
+    from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
+    from service.admin import TokenFileError  # noqa: PLC0415 - as above
+    from service.engine import DeviceError  # noqa: PLC0415 - as above
+    from service.server import Server  # noqa: PLC0415 - as above
+
+    try:
+        server = Server(settings)
+        server.start()
+    except (DeviceError, AddressError, TokenFileError) as error:
+        _fail("serve", str(error), 1)
+        return None
+    return server
+
+
+def _start_workers(settings: Settings) -> "Supervisor | None":
+    from service.address import AddressError  # noqa: PLC0415 - as above; neither ONNX Runtime nor gRPC, which workers need
+    from service.workers.supervisor import Supervisor, WorkerError  # noqa: PLC0415 - as above
+
+    try:
+        supervisor = Supervisor(settings)
+        supervisor.start()
+    except (WorkerError, AddressError) as error:
+        _fail("serve", str(error), 1)
+        return None
+    return supervisor
 
 
 # convert --------------------------------------------------------------------------------------------------------------

@@ -90,6 +90,9 @@ class Settings(BaseModel):
     transport: Literal["auto", "http2", "grpcio"] = Field(
         "auto", description="front that serves gRPC: http2 (fast), grpcio (reference), or auto: http2 where it can be"
     )
+    workers: int = Field(
+        1, ge=1, le=256, description="processes that serve behind one port; more than one need the http2 front"
+    )
     tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain; serves TLS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
     tls_client_authorities: Path | None = Field(
@@ -172,9 +175,19 @@ class Settings(BaseModel):
             raise ValueError("tls_client_authorities asks clients for certificates: tls_certificate is missing")
         if self.listen == self.http_listen and split_host_port(self.listen)[1] != 0:
             raise ValueError(f"listen and http_listen are both {self.listen}: one address cannot serve two protocols")
-        if self.max_waiting_bytes < self.max_message_bytes:
+        if self.workers > 1 and self.transport == "grpcio":
             raise ValueError(
-                f"max_waiting_bytes, {self.max_waiting_bytes}, is less than max_message_bytes, "
+                f"workers, {self.workers}, and transport, grpcio, contradict each other: only the http2 front can take "
+                "connections that another process accepted"
+            )
+        if self.max_waiting_calls < self.workers:
+            raise ValueError(
+                f"max_waiting_calls, {self.max_waiting_calls}, is less than workers, {self.workers}: they share it"
+            )
+        if self.max_waiting_bytes // self.workers < self.max_message_bytes:
+            each = f" divided by workers, {self.workers}," if self.workers > 1 else ""
+            raise ValueError(
+                f"max_waiting_bytes, {self.max_waiting_bytes},{each} is less than max_message_bytes, "
                 f"{self.max_message_bytes}: one message alone may break it"
             )
         return self

@@ -13,7 +13,7 @@ from service.admin import Gate
 from service.config import Settings
 from service.control import RepositoryControl
 from service.dataplane import BatchLimits, Dataplane
-from service.engine import EngineOptions
+from service.engine import EngineOptions, check_device
 from service.fronts import make_front
 from service.health import Health
 from service.http_endpoint import HttpEndpoint
@@ -24,6 +24,7 @@ from service.open_inference import api as open_inference
 from service.open_inference.statistics import Statistics
 from service.version_policy import VersionPolicy
 from service.watch import Watcher
+from service.workers.handoff import Arrivals
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +33,13 @@ class Server:
     """One process that serves the models of a repository.
 
     `start` returns when calls are answered; `stop` drains. After `start`, `address` and `http_address` hold the real
-    ports. Making a Server reads nothing and opens nothing but the HTTP port.
+    ports. Making a Server reads nothing and opens nothing but the HTTP port. With `arrivals` it is one of several
+    workers: it has no ports, and serves the connections that come from there.
     """
 
-    def __init__(self, settings: Settings, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self, settings: Settings, registry: CollectorRegistry | None = None, *, arrivals: Arrivals | None = None
+    ) -> None:
         self._settings = settings
         repository, options = Repository(settings.repository), _engine_options(settings)
         self.models = Models(
@@ -64,18 +68,19 @@ class Server:
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
-        metrics = Metrics(served, self.models)
+        self.metrics = Metrics(served, self.models)
         registry = CollectorRegistry() if registry is None else registry
-        metrics.register(registry)
+        self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
-        dataplane = Dataplane(self.models, metrics, batch_limits, statistics=statistics)
+        dataplane = Dataplane(self.models, self.metrics, batch_limits, statistics=statistics)
         self.models.subscribe(self.health.changed)
-        self.models.subscribe(metrics.forget_retired)
+        self.models.subscribe(self.metrics.forget_retired)
         self._watcher = Watcher(
             settings.repository, self.models.refresh, settings.watch, settings.watch_interval_seconds
         )
-        self._front = make_front(settings, {method.path: method for method in served}, dataplane, metrics)
-        self._http = HttpEndpoint(*split_host_port(settings.http_listen), registry, lambda: self.health.ready)
+        methods = {method.path: method for method in served}
+        self._front = make_front(settings, methods, dataplane, self.metrics, arrivals)
+        self._http = None if arrivals else _http_endpoint(settings, registry, self.health)
         self._stopped = threading.Event()
         self.address = settings.listen
         self.http_address = settings.http_listen
@@ -89,7 +94,9 @@ class Server:
             TokenFileError: the file of the admin token cannot be used.
         """
         self._gate.check_file()
-        self.http_address = self._http.start()
+        check_device(self._settings.device)  # no model may be there yet to find out with
+        if self._http is not None:
+            self.http_address = self._http.start()
         self.models.load()
         self.address = self._front.start()
         self.health.accept()
@@ -100,7 +107,8 @@ class Server:
             log.warning(
                 "the repository holds no models; nothing can be answered", repository=str(self._settings.repository)
             )
-        log.info("serving", grpc=self.address, http=self.http_address, ready=self.health.ready, models=sorted(models))
+        event = "serving" if self._http is not None else "worker up"
+        log.info(event, grpc=self.address, http=self.http_address, ready=self.health.ready, models=sorted(models))
 
     def stop(self) -> bool:
         """Say not ready, refuse new calls, finish those in flight, close. Tell whether all of them finished in time.
@@ -116,9 +124,14 @@ class Server:
         finished = self._front.stop(self._settings.drain_seconds)
         if not finished:
             log.warning("calls were cut off: they took longer than drain_seconds")
-        self._http.stop()
+        if self._http is not None:
+            self._http.stop()
         log.info("stopped")
         return finished
+
+
+def _http_endpoint(settings: Settings, registry: CollectorRegistry, health: Health) -> HttpEndpoint:
+    return HttpEndpoint(*split_host_port(settings.http_listen), registry, lambda: health.ready)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

@@ -14,7 +14,6 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 64
-_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def pass_on(handoff: socket.socket, connection: socket.socket) -> None:
@@ -66,14 +65,16 @@ class Arrivals:
         """Take some up, and tell whether there may be more."""
         for _ in range(_AT_ONCE):
             try:
-                sent, descriptors, _, _ = socket.recv_fds(self._handoff, 1, 1, _CLOSE_ON_EXEC)
+                sent, descriptors, _, _ = socket.recv_fds(self._handoff, 1, 1)
             except OSError:  # none is there; or the parent is gone, which others notice
                 return False
             if not sent:
                 self._loop.remove_reader(self._handoff.fileno())
                 return False
             if descriptors:
-                self._adopt(socket.socket(fileno=descriptors[0]))
+                connection = socket.socket(fileno=descriptors[0])
+                connection.set_inheritable(False)  # Python does so for every other way to get one
+                self._adopt(connection)
             else:  # the system dropped it
                 log.error("a connection was lost: this worker is out of descriptors")
                 self.over()
