@@ -1,7 +1,7 @@
 """What the server holds at one instant, as a value that never changes: models, versions, labels, and who answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -9,6 +9,7 @@ from proto.model_config import ModelConfig
 from proto.repository import choose_version
 from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
 from service.loading import LoadedVersion, Signature
+from service.remembered import Remembered
 
 Choice: TypeAlias = int | str | None
 """How a request names a version: by number, by label, or not at all."""
@@ -110,6 +111,9 @@ class Catalogue:
     default_model: str | None
     may_be_empty: bool = False
     """Whether a server that holds nothing is ready all the same: one that is told by its API what to load."""
+    _resolved: Remembered[tuple[str, Choice], LoadedVersion] = field(
+        default_factory=Remembered, init=False, repr=False, compare=False
+    )
 
     @property
     def ready(self) -> bool:
@@ -125,9 +129,13 @@ class Catalogue:
             UnknownModelError: no such model, version or label.
             NotReadyError: it is known but cannot answer.
         """
+        known = self._resolved.get((name, choice))
+        if known is not None:
+            return known
         model, entry = self.find(name, choice)
         if entry.loaded is None:
             raise NotReadyError(f"{model.name}/{entry.version} cannot answer: {entry.reason}")
+        self._resolved.put((name, choice), entry.loaded)
         return entry.loaded
 
     def find(self, name: str, choice: Choice) -> tuple[ModelEntry, VersionEntry]:

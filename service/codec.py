@@ -6,7 +6,7 @@ what protobuf writes of the small fields, and the floats as views of the engine'
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -16,8 +16,9 @@ from service.calls import Body, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError
 from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
+from service.remembered import Remembered
 from service.status import code_of
-from service.wire import Part, length_delimited, packed_floats
+from service.wire import LITTLE_ENDIAN, Part, field_head, length_delimited, packed_floats
 
 _CELSIUS: Final = api.ConvertResponse.CELSIUS_FIELD_NUMBER
 _INTERVAL: Final = api.ConvertResponse.INTERVAL_FIELD_NUMBER
@@ -29,6 +30,11 @@ _ON_EXTRAPOLATION: Final = {
     **{int(choice): choice for choice in OnExtrapolation},
 }
 _FEW_VALUES: Final = 64
+_FLOAT_BYTES: Final = 4
+_FAHRENHEIT_TAG: Final = field_head(api.ConvertRequest.FAHRENHEIT_FIELD_NUMBER, 0)[:1]
+_SHORT_BYTES: Final = 512
+_MAX_CUT_BYTES: Final = 124
+"""The most whole floats whose length takes one byte."""
 
 _INSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_INSIDE).SerializeToString()
 _UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).SerializeToString()
@@ -73,7 +79,14 @@ def choice_of(message: api.ConvertRequest | api.GetModelRequest) -> Choice:
 
 
 class ConvertCodec:
-    """`quicksilver.v1.ConvertRequest` and `ConvertResponse`."""
+    """`quicksilver.v1.ConvertRequest` and `ConvertResponse`.
+
+    A client that sends temperature after temperature repeats everything around them. So a short request whose bytes
+    before and behind its temperatures were read once is not parsed again.
+    """
+
+    def __init__(self) -> None:
+        self._read: Remembered[tuple[bytes, bytes], ConvertQuery] = Remembered()
 
     def decode(self, body: bytes) -> ConvertQuery:
         """Read a request; its options are checked here, its temperatures together with those of the whole batch.
@@ -82,7 +95,15 @@ class ConvertCodec:
             MalformedError: the bytes are not a ConvertRequest.
             InvalidRequestError: it holds no temperature, or an option that does not exist.
         """
-        return query_of(parse(api.ConvertRequest, body))
+        cut = cut_out(body) if len(body) <= _SHORT_BYTES else None
+        known = self._read.get((cut.before, cut.behind)) if cut else None
+        if cut and known:
+            rows = np.frombuffer(body, np.float32, cut.values, cut.start)
+            return ConvertQuery(known.model, known.choice, rows, known.interval, known.on_extrapolation)
+        query = query_of(parse(api.ConvertRequest, body))
+        if cut and is_around(cut):
+            self._read.put((cut.before, cut.behind), query)
+        return query
 
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write an answer in parts."""
@@ -121,6 +142,41 @@ class ConvertStreamCodec:
 
     def _id(self) -> bytes:
         return api.ConvertStreamResponse(id=self._message.id).SerializeToString()
+
+
+class Cut(NamedTuple):
+    """A short request, cut where a packed field of temperatures seems to stand."""
+
+    before: bytes
+    """The bytes before the values, the field's tag and length among them."""
+    behind: bytes
+    start: int
+    """Where the values begin."""
+    values: int
+
+
+def cut_out(body: bytes) -> Cut | None:
+    """Cut a request at the first byte that could be the tag of its temperatures; None where they cannot follow it."""
+    start = body.find(_FAHRENHEIT_TAG) + 2
+    if start == 1 or start >= len(body):
+        return None
+    size = body[start - 1]
+    if not LITTLE_ENDIAN or size > _MAX_CUT_BYTES or size % _FLOAT_BYTES or start + size > len(body):
+        return None
+    return Cut(body[:start], body[start + size :], start, size // _FLOAT_BYTES)
+
+
+def is_around(cut: Cut) -> bool:
+    """Whether what was cut out of a valid request is the temperatures, all of them, whatever their values.
+
+    It is where the bytes before the tag are whole fields: then the tag is one, and no part of a text.
+    """
+    try:
+        before = api.ConvertRequest.FromString(cut.before[:-2])
+        behind = api.ConvertRequest.FromString(cut.behind)
+    except DecodeError:
+        return False
+    return not before.fahrenheit and not behind.fahrenheit
 
 
 def query_of(message: api.ConvertRequest) -> ConvertQuery:

@@ -118,8 +118,10 @@ def group(calls: Iterable[Bound], limits: BatchLimits) -> list[Run]:
     runs: list[Run] = []
     open_runs: dict[object, Run] = {}
     for call in calls:
-        shares = call.version.rows_independent and call.rows < limits.solo_rows
-        key = (call.version, *[tensor.shape[1:] for tensor in call.tensors])
+        shares = call.rows < limits.solo_rows and call.version.rows_independent
+        tensors = call.tensors
+        shapes = tensors[0].shape[1:] if len(tensors) == 1 else tuple([tensor.shape[1:] for tensor in tensors])
+        key = (call.version, shapes)
         run = open_runs.get(key) if shares else None
         if run is None or run.rows + call.rows > limits.max_batch_rows:
             run = Run(call.version)
@@ -229,7 +231,7 @@ class Dataplane:
 
     def _execute(self, run: Run) -> None:
         started = self._clock()
-        calls = [call for call in run.calls if _alive(call.request, started)]
+        calls = _living(run.calls, started)
         batch = _join(run.version, calls)
         if _refuse_rows(calls, batch):
             calls = [call for call in calls if call.request.outcome is None]
@@ -259,13 +261,16 @@ def refuse_dead(request: Request, now: float) -> None:
         raise ExpiredError("the deadline passed before the call was run")
 
 
-def _alive(request: Request, now: float) -> bool:
-    try:
-        refuse_dead(request, now)
-    except ServiceError as error:
-        request.outcome = error
-        return False
-    return True
+def _living(calls: list[Bound], now: float) -> list[Bound]:
+    """Return the calls that somebody still waits for; the others get their outcome here."""
+    living = [call for call in calls if not call.request.cancelled and now < call.request.deadline_seconds]
+    if len(living) < len(calls):
+        for call in calls:
+            try:
+                refuse_dead(call.request, now)
+            except ServiceError as error:
+                call.request.outcome = error
+    return living
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from service.errors import InvalidRequestError
 from service.models import LoadedVersion
 from service.open_inference import datatypes
 from service.open_inference.datatypes import BYTES, Datatype
-from service.open_inference.request import InferHead, InputHead, Remembered
+from service.open_inference.request import InferHead, InputHead
 from service.query import Answer, interval_bounds
+from service.remembered import Remembered
 from service.wire import field_head, length_delimited
 
 _OUTPUTS: Final = pb.ModelInferResponse.OUTPUTS_FIELD_NUMBER

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.repository import NAME_PATTERN
@@ -17,38 +17,18 @@ from service.errors import InvalidRequestError, MalformedError, UnimplementedErr
 from service.models import Choice
 from service.open_inference import datatypes
 from service.open_inference.datatypes import Datatype
+from service.remembered import Remembered
 from service.wire import take_out
 
 _ID: Final = pb.ModelInferRequest.ID_FIELD_NUMBER
 _RAW: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 
-MAX_REMEMBERED: Final = 1024
-"""Heads that are remembered, and plans of one version; when it is reached, all are forgotten and begun anew."""
 MAX_REMEMBERED_BYTES: Final = 1024
 """A head whose bytes are more is read each time, so that nobody can fill the memory with names."""
 COPIED_BYTES: Final = 4096
 """Up to here protobuf copies a request's raw contents faster than the fields are walked to make views of them."""
 _MAX_VERSION_DIGITS: Final = 18
 _FINAL: Final = "triton_enable_empty_final_response"
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
-
-class Remembered(Generic[Key, Value]):
-    """A table that never holds more than `MAX_REMEMBERED` entries. Any thread may use it."""
-
-    __slots__ = ("_entries", "get")
-
-    def __init__(self) -> None:
-        self._entries: dict[Key, Value] = {}
-        self.get = self._entries.get
-
-    def put(self, key: Key, value: Value) -> None:
-        """Remember a value; where the table is full, forget all others first."""
-        if len(self._entries) >= MAX_REMEMBERED:
-            self._entries.clear()
-        self._entries[key] = value
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
-from service.codec import ConvertCodec, ConvertStreamCodec
+from service.codec import ConvertCodec, ConvertStreamCodec, query_of
 from service.engine import EngineOptions
-from service.errors import InvalidRequestError, MalformedError, UnsupportedError
+from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
 from service.models import LoadedVersion, load_version
 from service.query import Answer, ConvertQuery, OnExtrapolation
 from service.wire import packed_floats, varint
@@ -145,3 +145,47 @@ def test_a_stream_answer_carries_its_id(version: LoadedVersion, identifier: str)
 
     failed = api.ConvertStreamResponse.FromString(b"".join(codec.encode_error(InvalidRequestError("x", "is wrong"))))
     assert (failed.id, failed.error.code, failed.error.message) == (identifier, 3, "x: is wrong")
+
+
+REQUESTS = st.builds(
+    api.ConvertRequest,
+    model=st.sampled_from(["", "linear", 'a"b', '"', '""\x04']),
+    label=st.sampled_from(["stable", '"', '"\x04abcd']),
+    fahrenheit=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
+    interval=st.booleans(),
+    on_extrapolation=st.sampled_from([0, 1, 2, 3]),
+)
+
+
+@given(requests=st.lists(REQUESTS, min_size=1, max_size=12), data=st.data())
+def test_a_request_is_read_the_same_whatever_was_read_before(
+    requests: list[api.ConvertRequest], data: st.DataObject
+) -> None:
+    """What is remembered of requests that look alike never leaks into another, whatever their texts hold."""
+    codec = ConvertCodec()
+    for request in requests * 2:
+        body = request.SerializeToString()
+        if data.draw(st.booleans()):  # fields in another order, as any client may write them
+            body = api.ConvertRequest(interval=request.interval).SerializeToString() + body
+        query, fresh = codec.decode(body), query_of(api.ConvertRequest.FromString(body))
+        assert query.rows.tolist() == fresh.rows.tolist() == list(request.fahrenheit)
+        assert (query.model, query.choice) == (request.model, request.label)
+        assert (query.interval, query.on_extrapolation) == (fresh.interval, fresh.on_extrapolation)
+
+
+@given(body=st.binary(max_size=60), known=REQUESTS)
+def test_bytes_are_refused_the_same_whatever_was_read_before(body: bytes, known: api.ConvertRequest) -> None:
+    """Damaged requests are not taken for one that was read: they are read, or refused, as if they were the first."""
+    codec = ConvertCodec()
+    good = known.SerializeToString()
+    codec.decode(good)
+    for damaged in (body, good[:-1], good + body, good[: len(good) // 2] + body):
+        assert _outcome(codec, damaged) == _outcome(ConvertCodec(), damaged)
+
+
+def _outcome(codec: ConvertCodec, body: bytes) -> object:
+    try:
+        query = codec.decode(body)
+    except ServiceError as error:
+        return type(error), error.message
+    return query.model, query.choice, query.rows.tobytes(), query.interval, query.on_extrapolation

@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.errors import InvalidRequestError, MalformedError, UnimplementedError
-from service.open_inference.request import (
-    COPIED_BYTES,
-    MAX_REMEMBERED,
-    MAX_REMEMBERED_BYTES,
-    Heads,
-    Remembered,
-    choice_of,
-)
+from service.open_inference.request import COPIED_BYTES, MAX_REMEMBERED_BYTES, Heads, choice_of
+from service.remembered import MAX_REMEMBERED, Remembered
 from service.wire import take_out
 
 ID = pb.ModelInferRequest.ID_FIELD_NUMBER
