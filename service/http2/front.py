@@ -139,12 +139,13 @@ class Http2Front:
 
     async def _adopt(self, connection: socket.socket) -> None:
         handshake_seconds = self._limits.handshake_seconds if self._ssl_context else None
+        peer = Peer(self._shared)  # ours to keep: with TLS, uvloop returns a protocol of its own
         try:
             connection.setblocking(False)
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, peer = await self._loop.connect_accepted_socket(
-                lambda: Peer(self._shared),
+            await self._loop.connect_accepted_socket(
+                lambda: peer,
                 connection,
                 ssl=self._ssl_context,
                 ssl_handshake_timeout=handshake_seconds,
