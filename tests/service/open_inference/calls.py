@@ -70,7 +70,7 @@ def request(
     *,
     typed: bool = False,
     outputs: Sequence[str] = (),
-    **fields: str,
+    **fields: Any,  # noqa: ANN401 - any field
 ) -> pb.ModelInferRequest:
     """A request for a model: arrays by name, each with its datatype."""
     message = pb.ModelInferRequest(model_name=model, **fields)

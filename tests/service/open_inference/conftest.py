@@ -1,6 +1,7 @@
 """A server over models of every kind, and the generated client of the protocol."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -21,15 +22,9 @@ def any_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """A server with models of every kind and default settings, for tests that change nothing; over each front."""
     repository = Repository(tmp_path_factory.mktemp("any") / "models")
     publish_any(repository)
-    server = Server(
-        Settings(
-            repository=repository.root,
-            transport=request.param,
-            listen="127.0.0.1:0",
-            http_listen="127.0.0.1:0",
-            default_model="linear",
-        )
-    )
+    addresses = {"listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+    chosen: dict[str, Any] = {**addresses, "transport": request.param, "default_model": "linear"}
+    server = Server(Settings(repository=repository.root, **chosen))
     server.start()
     yield server
     server.stop()

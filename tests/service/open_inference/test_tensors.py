@@ -39,7 +39,7 @@ def _objects(values: list[str], shape: tuple[int, ...]) -> calls.Array:
 
 def _same(one: calls.Array, other: calls.Array) -> bool:
     if one.dtype == np.object_:
-        return one.shape == other.shape and one.tolist() == other.tolist()
+        return one.shape == other.shape and bool(one.tolist() == other.tolist())
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
