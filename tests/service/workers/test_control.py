@@ -1,0 +1,118 @@
+"""What the parent and a worker say to each other, over real socketpairs."""
+
+import asyncio
+import socket
+import struct
+from typing import get_args
+
+import pytest
+
+from service.workers.control import (
+    Ask,
+    Channel,
+    Drain,
+    Ended,
+    Failed,
+    Leaving,
+    Message,
+    Over,
+    Report,
+    Start,
+    State,
+    Tell,
+    Told,
+    encode,
+    read,
+)
+from service.workers.worker import Siblings
+
+MESSAGES: list[Message] = [
+    Start(1, '{"workers": 1}', {"topic": ["content", None]}),
+    Ask(7),
+    Told("topic", {"a": 1.5}),
+    Drain(),
+    State(ready=True),
+    Failed("no CUDA here: °"),
+    Over(3),
+    Report(7, {"numbers": {"x": [[["a"], 1.0]]}}, [{"collections": 1}]),
+    Tell("topic", "content"),
+    Leaving(),
+    Ended(finished=False),
+]
+
+
+def test_every_kind_is_tried_here() -> None:
+    """A message that is added is tested."""
+    assert {type(message) for message in MESSAGES} == set(get_args(Message))
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_worker_reads_what_was_written(message: Message) -> None:
+    """Also where it comes byte by byte; and the end of the stream is told as such."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(theirs)
+        with ours:
+            for byte in encode(message):
+                ours.send(bytes([byte]))
+            assert channel.receive() == message
+        assert channel.receive() is None
+        channel.close()
+
+
+async def test_the_parent_reads_all_in_order() -> None:
+    """What many threads might send at once arrives whole, in order, up to the end of the stream."""
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_unix_connection(sock=ours)
+    with theirs:
+        channel = Channel(theirs)
+        for message in MESSAGES * 50:
+            channel.send(message)
+        received = [await read(reader) for _ in range(len(MESSAGES) * 50)]
+        channel.close()
+    assert received == MESSAGES * 50
+    assert await read(reader) is None
+    writer.close()
+    await writer.wait_closed()
+
+
+def test_a_message_that_breaks_off_is_the_end() -> None:
+    """Whoever is killed while writing is gone; what it wrote of a message is nothing."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(theirs)
+        with ours:
+            ours.sendall(struct.pack("!I", 100) + b'["Ask"')
+        assert channel.receive() is None
+        channel.close()
+
+
+def test_sending_to_nobody_ends_quietly() -> None:
+    """A worker whose parent is gone does not fail on what it still wanted to say."""
+    ours, theirs = socket.socketpair()
+    ours.close()
+    with theirs:
+        channel = Channel(theirs)
+        channel.send(Leaving())
+        channel.send(Leaving())
+        channel.close()
+
+
+def test_siblings_hear_what_was_told_before_and_then_the_rest() -> None:
+    """Each topic's last content first, then everything in the order told; and what is told goes to the parent."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(theirs)
+        siblings = Siblings(channel)
+        heard: list[tuple[str, object]] = []
+        siblings.listen(lambda topic, content: heard.append((topic, content)))
+        siblings.hear("b", 2)
+        siblings.catch_up({"a": 1})
+        for number in range(100):
+            siblings.hear("c", number)
+        while len(heard) < 102:
+            pass
+        assert heard == [("a", 1), ("b", 2), *(("c", number) for number in range(100))]
+        siblings.tell("d", [1])
+        channel.close()
+        assert ours.recv(1 << 10) == encode(Tell("d", [1]))
