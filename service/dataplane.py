@@ -289,7 +289,7 @@ def _join(version: LoadedVersion, calls: Sequence[Bound]) -> _Batch:
         tensors = list(calls[0].tensors)
     else:
         tensors = [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
-    outside = version.outside(tensors[0]) if calls else None
+    outside = version.outside(tensors[0]) if tensors else None
     return _Batch(tensors, outside, inside=outside is not None and not outside.any())
 
 
