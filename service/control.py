@@ -5,8 +5,8 @@ publish it: whole, under a version that never changes. Names and paths match str
 joined from what was sent: nothing can be written outside the repository.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
 
 import structlog
 
@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 ModelControl = Literal["watch", "explicit", "none"]
 
+_TOPIC: Final = "model/"
+"""What is told of a model stands under this and its name."""
+
 
 class RepositoryControl:
     """Does what callers ask of the repository and of the models in memory.
@@ -55,6 +58,8 @@ class RepositoryControl:
         self._options = options
         self._mode = mode
         self._drain_seconds = drain_seconds
+        self.tell: Callable[[str, bool], object] = lambda _topic, _loaded: None
+        """Where several processes serve, tells all of them what `follow` then does, and returns when they did."""
 
     def load(self, name: str, files: Mapping[int | None, bytes]) -> list[int]:
         """Publish the files sent, if there are any, and load the model; return the versions that were published.
@@ -78,6 +83,7 @@ class RepositoryControl:
             raise UnknownModelError(f"no model {name!r} in the repository: there are {known}")
         if not entry.loaded:
             raise NotReadyError(f"no version of {name!r} can be loaded: {_reasons(entry)}")
+        self.tell(_TOPIC + name, True)
         return published
 
     def unload(self, name: str) -> None:
@@ -94,6 +100,17 @@ class RepositoryControl:
             raise UnknownModelError(f"no model {name!r}")
         retired = self._models.unload_model(name)
         if not retired.wait(self._drain_seconds):
+            log.warning("a run goes on after its model was unloaded", model=name, seconds=self._drain_seconds)
+        self.tell(_TOPIC + name, False)
+
+    def follow(self, topic: str, loaded: bool) -> None:  # noqa: FBT001 - as it is told
+        """Do what one of several processes was asked to do, which all shall do."""
+        name = topic.removeprefix(_TOPIC)
+        if name == topic:
+            return
+        if loaded:
+            self._models.load_model(name)
+        elif not self._models.unload_model(name).wait(self._drain_seconds):
             log.warning("a run goes on after its model was unloaded", model=name, seconds=self._drain_seconds)
 
     def _need_mode(self, *modes: ModelControl) -> None:

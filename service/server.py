@@ -25,6 +25,7 @@ from service.open_inference.statistics import Statistics
 from service.version_policy import VersionPolicy
 from service.watch import Watcher
 from service.workers.handoff import Arrivals
+from service.workers.siblings import Siblings
 
 log = structlog.get_logger(__name__)
 
@@ -34,11 +35,16 @@ class Server:
 
     `start` returns when calls are answered; `stop` drains. After `start`, `address` and `http_address` hold the real
     ports. Making a Server reads nothing and opens nothing but the HTTP port. With `arrivals` it is one of several
-    workers: it has no ports, and serves the connections that come from there.
+    workers: it has no ports, and serves the connections that come from there; its `siblings` load what it is told to.
     """
 
     def __init__(
-        self, settings: Settings, registry: CollectorRegistry | None = None, *, arrivals: Arrivals | None = None
+        self,
+        settings: Settings,
+        registry: CollectorRegistry | None = None,
+        *,
+        arrivals: Arrivals | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         self._settings = settings
         repository, options = Repository(settings.repository), _engine_options(settings)
@@ -56,6 +62,9 @@ class Server:
         statistics = Statistics(self.models)
         self._gate = Gate([settings.listen], settings.admin_token_file)
         control = RepositoryControl(self.models, repository, options, settings.model_control, settings.drain_seconds)
+        if siblings is not None:
+            siblings.listen(control.follow)
+            control.tell = siblings.tell
         served = [
             *converter_api.methods(self.models, limits),
             *open_inference.methods(

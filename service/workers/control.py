@@ -37,8 +37,16 @@ class Ask:
 class Told:
     """To every worker: something that one of them, or the parent, told all. All hear it in one order."""
 
+    number: int
     topic: str
     content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Heeded:
+    """To a worker: all that are up have acted on what it told under this number."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +88,16 @@ class Report:
 class Tell:
     """From a worker: tell this to all, me included. The last of each topic is told to those that come later, too."""
 
+    number: int
     topic: str
     content: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """From a worker: I have acted on what was told under this number."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +112,9 @@ class Ended:
     finished: bool
 
 
-Message: TypeAlias = Start | Ask | Told | Drain | State | Failed | Over | Report | Tell | Leaving | Ended
+Message: TypeAlias = (
+    Start | Ask | Told | Heeded | Drain | State | Failed | Over | Report | Tell | Heard | Leaving | Ended
+)
 
 _KINDS: Final[dict[str, type[Message]]] = {kind.__name__: kind for kind in Message.__args__}
 

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -16,7 +18,7 @@ from service.config import Settings
 from service.http_endpoint import HttpEndpoint
 from service.listen import Acceptor, name_of, open_socket
 from service.snapshot import from_plain
-from service.workers.control import Leaving, Message, Over, Report, Start, Tell, Told
+from service.workers.control import Heard, Heeded, Leaving, Message, Over, Report, Start, Tell, Told
 from service.workers.dispatch import Dispatcher
 from service.workers.member import COMMAND, Member, spawn
 from service.workers.merge import Ledger
@@ -75,6 +77,14 @@ def all_ready(states: Sequence[bool]) -> bool:
     return bool(states) and all(states)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tidings:
+    """Something that was told: the workers that have not acted on it yet, and what to do when all have."""
+
+    awaited: set[int]
+    heeded: Callable[[], None]
+
+
 # Doing ----------------------------------------------------------------------------------------------------------------
 
 
@@ -103,8 +113,9 @@ class Supervisor:
         """Who has each place now."""
         self._replacements = [0] * settings.workers
         self._told: dict[str, Any] = {}
+        self._tidings: dict[int, _Tidings] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._spawned = 0
+        self._numbers = count(1)
         self._serving = False
         self._stopped = threading.Event()
         self._drained = asyncio.Event()
@@ -152,7 +163,7 @@ class Supervisor:
 
     def broadcast(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
         """Tell all workers something, those that come later too: they hear the last of each topic. Any thread may."""
-        self._loop.call_soon_threadsafe(self._tell, topic, content)
+        self._loop.call_soon_threadsafe(self._tell, topic, content, lambda: None)
 
     def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -208,8 +219,7 @@ class Supervisor:
 
     def _member(self, slot: int) -> Member:
         """Start a worker in a place."""
-        self._spawned += 1
-        member = Member(self._spawned, slot, spawn(self._command), self._hear)
+        member = Member(next(self._numbers), slot, spawn(self._command), self._hear)
         self._members[member.number] = self._holders[slot] = member
         self._spawn_task(self._look_after(member))
         return member
@@ -221,6 +231,8 @@ class Supervisor:
         await passing
         self._dispatcher.remove(member.number)
         self._ledger.leave(member.number)
+        for number in list(self._tidings):
+            self._heard(number, member)
         del self._members[member.number]
 
     async def _pass_while_up(self, member: Member) -> None:
@@ -256,15 +268,31 @@ class Supervisor:
         elif isinstance(message, Report):
             self._ledger.report(member.number, from_plain(message.snapshot))
         elif isinstance(message, Tell):
-            self._tell(message.topic, message.content)
+            number = message.number
+            self._tell(message.topic, message.content, lambda: member.send(Heeded(number)))
+        elif isinstance(message, Heard):
+            self._heard(message.number, member)
         elif isinstance(message, Leaving):
             log.info("worker leaves: it was asked to", worker=member.slot)
             member.drain()
 
-    def _tell(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
+    def _tell(self, topic: str, content: Any, heeded: Callable[[], None]) -> None:  # noqa: ANN401 - whatever JSON knows
         self._told[topic] = content
+        number = next(self._numbers)
+        awaited = {member.number for member in self._members.values() if member.serves}
+        self._tidings[number] = _Tidings(awaited, heeded)
         for member in self._members.values():
-            member.send(Told(topic, content))
+            member.send(Told(number, topic, content))
+
+    def _heard(self, number: int, member: Member) -> None:
+        """Learn that a worker acted on what was told, or is gone; when all did, whoever told it learns that."""
+        tidings = self._tidings.get(number)
+        if tidings is None:
+            return
+        tidings.awaited.discard(member.number)
+        if not tidings.awaited:
+            del self._tidings[number]
+            tidings.heeded()
 
     # On the loop: what Prometheus asks --------------------------------------------------------------------------------
 

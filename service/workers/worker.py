@@ -9,17 +9,30 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
 from service.config import Settings
 from service.logs import configure_logs
 from service.snapshot import to_plain
-from service.workers.control import Ask, Channel, Drain, Ended, Failed, Leaving, Over, Report, Start, State, Tell, Told
+from service.workers.control import (
+    Ask,
+    Channel,
+    Drain,
+    Ended,
+    Failed,
+    Heeded,
+    Leaving,
+    Over,
+    Report,
+    Start,
+    State,
+    Told,
+)
 from service.workers.handoff import Arrivals
+from service.workers.siblings import Siblings
 
 if TYPE_CHECKING:
     from service.server import Server
@@ -28,45 +41,6 @@ log = structlog.get_logger(__name__)
 
 _ORPHANED = 70
 """Exit code of a worker whose parent is gone: `EX_SOFTWARE`, an end that nobody planned."""
-
-
-class Siblings:
-    """All workers of this server, this one included: what is told here, each hears, in one order for all.
-
-    A worker that comes later hears the last that was told of each topic, before it takes connections. What is told is
-    whatever JSON knows.
-    """
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._heard: SimpleQueue[tuple[str, Any]] = SimpleQueue()
-        self._listeners: list[Callable[[str, Any], None]] = []
-
-    def tell(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
-        """Tell all workers. Any thread may."""
-        self._channel.send(Tell(topic, content))
-
-    def listen(self, listener: Callable[[str, Any], None]) -> None:
-        """Have a function called with what is told, on a thread of its own. Before the worker starts."""
-        self._listeners.append(listener)
-
-    def hear(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
-        """Learn what was told; listeners follow when it is their turn."""
-        self._heard.put((topic, content))
-
-    def catch_up(self, told: dict[str, Any]) -> None:
-        """Hear what was told before this worker came, and then what is told from now on."""
-        for topic, content in told.items():
-            self._tell_listeners(topic, content)
-        threading.Thread(target=self._work, name="siblings", daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            self._tell_listeners(*self._heard.get())
-
-    def _tell_listeners(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
-        for listener in self._listeners:
-            listener(topic, content)
 
 
 class Worker:
@@ -103,7 +77,7 @@ class Worker:
     def _make(self) -> "Server":
         from service.server import Server  # noqa: PLC0415 - seconds, during which the parent is already listened to
 
-        server = Server(self.settings, arrivals=self._arrivals)
+        server = Server(self.settings, arrivals=self._arrivals, siblings=self.siblings)
         server.models.subscribe(self._tell_state)
         server.start()
         self._server = server
@@ -121,7 +95,9 @@ class Worker:
             if isinstance(message, Ask):
                 self._report(message.number)
             elif isinstance(message, Told):
-                self.siblings.hear(message.topic, message.content)
+                self.siblings.hear(message)
+            elif isinstance(message, Heeded):
+                self.siblings.heeded(message.number)
             elif isinstance(message, Drain):
                 self._draining.set()
         os._exit(_ORPHANED)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import threading
 from typing import get_args
 
 import pytest
@@ -13,6 +14,8 @@ from service.workers.control import (
     Drain,
     Ended,
     Failed,
+    Heard,
+    Heeded,
     Leaving,
     Message,
     Over,
@@ -24,18 +27,20 @@ from service.workers.control import (
     encode,
     read,
 )
-from service.workers.worker import Siblings
+from service.workers.siblings import Siblings
 
 MESSAGES: list[Message] = [
     Start(1, '{"workers": 1}', {"topic": ["content", None]}),
     Ask(7),
-    Told("topic", {"a": 1.5}),
+    Told(1, "topic", {"a": 1.5}),
+    Heeded(2),
     Drain(),
     State(ready=True),
     Failed("no CUDA here: °"),
     Over(3),
     Report(7, {"numbers": {"x": [[["a"], 1.0]]}}, [{"collections": 1}]),
-    Tell("topic", "content"),
+    Tell(3, "topic", "content"),
+    Heard(4),
     Leaving(),
     Ended(finished=False),
 ]
@@ -99,20 +104,45 @@ def test_sending_to_nobody_ends_quietly() -> None:
 
 
 def test_siblings_hear_what_was_told_before_and_then_the_rest() -> None:
-    """Each topic's last content first, then everything in the order told; and what is told goes to the parent."""
+    """Each topic's last content first, then everything in the order told, and all of it, whatever a listener does."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = Channel(theirs)
         siblings = Siblings(channel)
         heard: list[tuple[str, object]] = []
-        siblings.listen(lambda topic, content: heard.append((topic, content)))
-        siblings.hear("b", 2)
+
+        def listen(topic: str, content: object) -> None:
+            heard.append((topic, content))
+            if topic == "b":
+                raise ValueError("a listener's fault")
+
+        siblings.listen(listen)
+        siblings.hear(Told(5, "b", 2))
         siblings.catch_up({"a": 1})
-        for number in range(100):
-            siblings.hear("c", number)
-        while len(heard) < 102:
-            pass
-        assert heard == [("a", 1), ("b", 2), *(("c", number) for number in range(100))]
-        siblings.tell("d", [1])
+        assert heard == [("a", 1), ("b", 2)]
+        for number in range(6, 106):
+            siblings.hear(Told(number, "c", number))
+        expected = b"".join(encode(Heard(number)) for number in range(5, 106))
+        assert ours.recv(len(expected), socket.MSG_WAITALL) == expected
+        assert heard[2:] == [("c", number) for number in range(6, 106)]
         channel.close()
-        assert ours.recv(1 << 10) == encode(Tell("d", [1]))
+
+
+def test_telling_waits_until_all_have_heeded() -> None:
+    """It returns when the parent says so, and says so itself where that does not come in time."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(theirs)
+        siblings = Siblings(channel)
+        assert not siblings.tell("d", [1], seconds=0)
+        answers: list[bool] = []
+        telling = threading.Thread(target=lambda: answers.append(siblings.tell("d", [2])))
+        telling.start()
+        expected = encode(Tell(1, "d", [1])) + encode(Tell(2, "d", [2]))
+        assert ours.recv(len(expected), socket.MSG_WAITALL) == expected
+        siblings.heeded(1)
+        assert not answers
+        siblings.heeded(2)
+        telling.join()
+        assert answers == [True]
+        channel.close()

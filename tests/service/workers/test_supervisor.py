@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proto.inference.v2 import open_inference_pb2 as pb
+from proto.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
@@ -478,6 +480,46 @@ def test_all_hear_what_one_tells(repository: Repository, tmp_path: Path, monkeyp
         pids(supervisor)
         until(lambda: len(heard(0)) >= 3)
         assert heard(0)[0] == "topic=2"
+
+
+def test_what_one_worker_is_asked_to_load_all_load(repository: Repository, tmp_path: Path) -> None:
+    """A load through the API has returned when every worker answers, an unload when none does, also after a death."""
+    models = Repository(tmp_path / "models")
+    models.publish("linear", repository.model_path("linear", 1).read_bytes())
+
+    def codes() -> set[grpc.StatusCode]:
+        return {code_of(channel) for channel in connected}
+
+    with (
+        supervised(models, model_control="explicit") as supervisor,
+        channels(supervisor, 0),
+        grpc.insecure_channel(supervisor.address, [("grpc.use_local_subchannel_pool", 1)]) as one,
+        grpc.insecure_channel(supervisor.address, [("grpc.use_local_subchannel_pool", 1)]) as other,
+    ):
+        connected = (one, other)
+        control = GRPCInferenceServiceStub(one)
+        assert codes() == {grpc.StatusCode.UNAVAILABLE}
+        assert Scrape(supervisor.http_address).connections == [1, 1]
+        control.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear"), timeout=20)
+        assert codes() == {grpc.StatusCode.OK}
+        control.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="linear"), timeout=20)
+        assert codes() == {grpc.StatusCode.UNAVAILABLE}
+        control.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear"), timeout=20)
+        os.kill(pids(supervisor)[0], signal.SIGKILL)
+        until(lambda: replaced(supervisor) == 1)
+        pids(supervisor)
+        with contextlib.ExitStack() as opened:
+            clients = [opened.enter_context(RawClient(supervisor.address)) for _ in range(4)]
+            assert [client.unary(BODY).status for client in clients] == [0] * 4
+
+
+def code_of(channel: grpc.Channel) -> grpc.StatusCode:
+    """How a call of Convert ends."""
+    try:
+        convert(channel, 50.0)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 def test_a_start_that_fails_leaves_nothing(
