@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -536,6 +538,13 @@ def test_a_start_that_fails_leaves_nothing(
         with pytest.raises(AddressError, match=address), supervised(repository, listen=address):
             pass
     assert set(children(os.getpid())) <= set(before)
+
+
+def test_the_parent_imports_nothing_that_workers_need() -> None:
+    """It is small and starts quickly: neither ONNX Runtime nor gRPC nor NumPy is loaded there."""
+    check = "import sys, service.workers.supervisor; print({'onnxruntime', 'grpc', 'numpy', 'ngh2'} & {*sys.modules})"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert answer.stdout == "set()\n"
 
 
 # The command ----------------------------------------------------------------------------------------------------------
