@@ -35,7 +35,7 @@ from tests.service.open_inference.graphs import ELEMENT_TYPES
 TIMEOUT_SECONDS: Final = 120
 MESSAGE_BYTES: Final = 64 << 20
 
-DATATYPES: Final = {element: name for name, element in ELEMENT_TYPES.items()}
+DATATYPES: Final = {int(element): name for name, element in ELEMENT_TYPES.items()}
 
 RIGHT: Final = "right answer"
 
@@ -97,7 +97,7 @@ def _from_tests(kind: str, tests: Iterable[Any]) -> Iterator[Case]:
 
 def _model_path(test: Any) -> Path:  # noqa: ANN401 - onnx publishes no types for it
     if test.url:
-        return Path(onnx.__file__).parent.parent / test.url
+        return Path(onnx.__file__).parent.parent.joinpath(test.url)
     return Path(test.model_dir) / "model.onnx"
 
 
