@@ -1,0 +1,89 @@
+"""What the figures were taken on, and with: cores, memory, versions, sizes. No host names and no paths."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+PYTHON: Final = sys.executable
+_IGNORED: Final = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")
+_NAMED: Final = {
+    "quicksilver": ("quicksilver-serving", "onnxruntime", "ngh2", "uvloop", "grpcio", "protobuf", "numpy"),
+    "grpcio": ("grpcio", "protobuf", "onnxruntime"),
+    "triton": ("nvidia-pytriton", "onnxruntime"),
+    "mlserver": ("mlserver", "grpcio", "onnxruntime"),
+    "kserve": ("kserve", "grpcio", "onnxruntime"),
+    "ray_serve": ("ray", "grpcio", "onnxruntime"),
+    "litserve": ("litserve", "onnxruntime"),
+    "bentoml": ("bentoml", "onnxruntime"),
+}
+
+
+def describe(environments: Path) -> dict[str, Any]:
+    """The machine, the load generator, and what each environment holds."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "kernel": platform.release().split("-")[0],
+        "system": _system(),
+        "python": platform.python_version(),
+        "h2load": _h2load(),
+        "torch": _version("torch"),
+        "revision": _revision(environments),
+        "versions": {name: versions(environments / name) for name in _NAMED if (environments / name).is_dir()},
+        "installed_bytes": {name: installed_bytes(environments / name) for name in _NAMED},
+    }
+
+
+def versions(environment: Path) -> dict[str, str]:
+    """The packages of an environment that matter, with their versions."""
+    found = {}
+    for path in environment.glob("lib/python3.*/site-packages/*.dist-info"):
+        name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+        found[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return {name: found[name] for name in _NAMED.get(environment.name, ()) if name in found}
+
+
+def installed_bytes(environment: Path) -> int:
+    """Bytes of the packages an environment holds, without Python itself, installers, and compiled bytecode."""
+    roots = [*environment.glob("lib/python3.*/site-packages"), environment / "backends"]
+    return sum(
+        file.lstat().st_size
+        for root in roots
+        for file in root.rglob("*")
+        if file.is_file() and file.suffix != ".pyc" and not file.relative_to(root).parts[0].startswith(_IGNORED)
+    )
+
+
+def _processor() -> str:
+    match = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else platform.machine()
+
+
+def _system() -> str:
+    match = re.search(r'^PRETTY_NAME="(.+)"$', Path("/etc/os-release").read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else platform.system()
+
+
+def _h2load() -> str:
+    printed = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S607 - wherever it is
+    return printed.strip().removeprefix("h2load ")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _revision(environments: Path) -> str:
+    file = environments / "quicksilver" / "revision"
+    return file.read_text("utf-8").strip() if file.exists() else "unknown"
