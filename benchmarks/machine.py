@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -60,6 +61,20 @@ def installed_bytes(environment: Path) -> int:
         for file in root.rglob("*")
         if file.is_file() and file.suffix != ".pyc" and not file.relative_to(root).parts[0].startswith(_IGNORED)
     )
+
+
+def busy_cores(seconds: float = 2.0) -> float:
+    """How many cores' worth of time whatever runs here now takes; to be asked while nothing of ours does."""
+    before = stat_busy_ticks(Path("/proc/stat").read_text("utf-8"))
+    time.sleep(seconds)
+    after = stat_busy_ticks(Path("/proc/stat").read_text("utf-8"))
+    return (after - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def stat_busy_ticks(stat: str) -> int:
+    """Ticks in which all cores together were neither idle nor waiting, in a /proc/stat."""
+    fields = [int(field) for field in stat.splitlines()[0].split()[1:9]]  # guests' time is in user time already
+    return sum(fields) - fields[3] - fields[4]
 
 
 def _processor() -> str:

@@ -82,6 +82,7 @@ def _loads(kind: type[Closed | Open | Stream]) -> list[Workload]:
 def _head(results: Results) -> str:
     machine = results["machine"]
     versions = machine["versions"].get("quicksilver", {})
+    busy = ", ".join(f"{cores:.2f}" for cores in results["busy_cores"])
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "quicksilver-serving")
     return f"""# Performance
 
@@ -93,6 +94,7 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 {results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
 one input and one output, on the CPU.
+- Cores busy with anything else, before the run and after it: {busy}.
 - Load: h2load {machine["h2load"]} for closed loops and streams, our own generator for open loops: see the end."""
 
 

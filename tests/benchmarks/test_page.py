@@ -1,9 +1,12 @@
 """The page that a run writes."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from benchmarks import page
-from benchmarks.summary import Spread
+from benchmarks.summary import REQUIREMENTS, Spread
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,50 @@ def test_tables_have_as_many_cells_as_columns() -> None:
     """A table has a rule under its head, and numbers to the right."""
     lines = page.table(["server", "rate"], [["ours", "1"], ["theirs", "2"]]).splitlines()
     assert lines == ["| server | rate |", "| --- | ---: |", "| ours | 1 |", "| theirs | 2 |"]
+
+
+def results() -> dict[str, Any]:
+    """A run of two servers and one workload, as small as one can be."""
+    samples = {"requests_per_second": 1000.0, "cpu_seconds_per_100k": 2.0, "requests": 9, "errors": 0}
+    return {
+        "rounds": 1,
+        "seconds": 1,
+        "machine": {
+            "date": "2000-01-01",
+            "processor": "abacus",
+            "cores": 2,
+            "memory_gib": 1,
+            "kernel": "0",
+            "system": "none",
+            "python": "3",
+            "h2load": "1",
+            "revision": "abc",
+            "versions": {"quicksilver": {"onnxruntime": "1"}},
+            "installed_bytes": {"quicksilver": 1 << 20},
+        },
+        "busy_cores": [0.0, 0.5],
+        "skipped": {"mlserver": "it is not installed"},
+        "samples": {"quicksilver": {"small": [samples]}, "triton_1": {"small": [{**samples, "errors": 3}]}},
+        "starts": {"quicksilver": [{"start_seconds": 1.0, "peak_bytes": 1 << 20}]},
+        "failures": {"triton_1": ["it\nended"]},
+        "growth": {},
+        "models": {},
+        "workers": {},
+        "limits": [{"onnxruntime_seconds": {"1": 1e-6}, "copy_bytes_per_second": 1e9}],
+        "training": {
+            "linear": {"epochs": 10, "fit_seconds": 2.0, "floor_seconds": 1.0},
+            "closed_form_seconds": 1e-5,
+        },
+    }
+
+
+def test_a_page_says_what_was_not_measured(tmp_path: Path) -> None:
+    """A run in which little worked gives a page that names what was skipped, what failed, and what nobody knows."""
+    page.write_page(results(), tmp_path / "performance.md", {"plot": "A plot"})
+    text = (tmp_path / "performance.md").read_text("utf-8")
+    assert "**MLServer** was skipped: it is not installed" in text
+    assert "**Triton, no batching, 1 instance**: it ended" in text
+    assert f"0 met, 0 missed, {len(REQUIREMENTS)} not measured" in text
+    assert "![A plot](performance/plot.png)" in text
+    errors_of_triton = next(line for line in text.splitlines() if line.startswith("| Triton, no batching, 1 instance"))
+    assert errors_of_triton.endswith("| – | 3 |")
