@@ -72,6 +72,7 @@ class Server:
                 statistics,
                 lambda: self.health.ready,
                 max_batch_rows=settings.max_batch_rows,
+                version_policy=VersionPolicy.parse(settings.version_policy),
                 admin=open_inference.Admin(self._gate.check, repository=control),
             ),
             *self.health.methods(),

@@ -14,6 +14,7 @@ from service.open_inference.logs import LogControl
 from service.open_inference.metadata import Metadata
 from service.open_inference.repository_control import RepositoryControl
 from service.open_inference.statistics import Statistics
+from service.version_policy import VersionPolicy
 
 _ALWAYS: Final = ("model_configuration", "statistics")
 
@@ -36,11 +37,12 @@ def methods(
     is_ready: Callable[[], bool],
     *,
     max_batch_rows: int,
+    version_policy: VersionPolicy,
     admin: Admin | None = None,
 ) -> list[Method]:
     """Return the service's methods over the models given."""
     changing, extensions = _changing(admin)
-    metadata = Metadata(models, is_ready, (*_ALWAYS, *extensions), max_batch_rows)
+    metadata = Metadata(models, is_ready, (*_ALWAYS, *extensions), max_batch_rows, version_policy)
     codec = InferCodec()
     return [
         BatchedMethod(_path("ModelInfer"), codec),

@@ -13,6 +13,7 @@ from service.models import Catalogue, LoadedVersion, ModelEntry, Models, Version
 from service.open_inference.datatypes import BY_ONNX_TYPE
 from service.open_inference.plan import outputs_of
 from service.open_inference.request import choice_of
+from service.version_policy import VersionPolicy
 
 SERVER_NAME: Final = "quicksilver"
 DISTRIBUTION: Final = "quicksilver-serving"
@@ -35,6 +36,8 @@ class Metadata:
     """Names of the protocol's extensions that exist here."""
     max_batch_rows: int
     """Rows up to which calls share a run, where they do."""
+    version_policy: VersionPolicy
+    """Which versions are loaded beside the labelled ones."""
 
     def server_live(self, _request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         """Tell that the server is there."""
@@ -81,7 +84,9 @@ class Metadata:
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """Tell how a version is served; errors as `model_metadata`."""
         _, loaded = _find(self.models.catalogue, request.name, request.version)
-        return pb.ModelConfigResponse(config=describe_config(loaded, self.max_batch_rows))
+        config = describe_config(loaded, self.max_batch_rows)
+        config.version_policy.CopyFrom(describe_policy(self.version_policy))
+        return pb.ModelConfigResponse(config=config)
 
     def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """List the versions this server looked at, with the reason of those that do not answer.
@@ -121,6 +126,15 @@ def describe_config(loaded: LoadedVersion, max_batch_rows: int) -> pb.ModelConfi
     if shares:
         config.dynamic_batching.SetInParent()
     return config
+
+
+def describe_policy(policy: VersionPolicy) -> pb.ModelVersionPolicy:
+    """Which versions are loaded, in the protocol's words."""
+    if policy.latest is not None:
+        return pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=policy.latest))
+    if policy.named is not None:
+        return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=sorted(policy.named)))
+    return pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())
 
 
 def _find(catalogue: Catalogue, name: str, version: str) -> tuple[ModelEntry, LoadedVersion]:

@@ -158,6 +158,22 @@ def test_a_configuration_tells_whether_calls_share_runs(start_server: StartServe
     assert linear.output[3].data_type == pb.TYPE_BOOL
 
 
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("latest:2", pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=2))),
+        ("all", pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())),
+        ("1,2", pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[1, 2]))),
+    ],
+)
+def test_a_configuration_tells_which_versions_are_loaded(
+    start_server: StartServer, policy: str, told: pb.ModelVersionPolicy
+) -> None:
+    """Each policy that the settings know."""
+    with grpc.insecure_channel(start_server(version_policy=policy).address) as channel:
+        assert _config(GRPCInferenceServiceStub(channel), "linear").version_policy == told
+
+
 def test_the_index_lists_every_version_with_its_state(start_server: StartServer, repository: Repository) -> None:
     """And the reason of one that does not answer."""
     repository.publish("linear", b"broken")
