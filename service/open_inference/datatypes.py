@@ -24,10 +24,17 @@ class Datatype:
     """The field of `InferTensorContents` for it; None where there is none, so that raw contents alone can hold it."""
     config: pb.DataType.ValueType
     """As `ModelConfig` calls it."""
+    packed_field: int | None
+    """Number of the typed field, where its packed values on the wire are the array's own memory, and no varints."""
+
+
+_PACKED_AS_IN_MEMORY: Final = {"bool_contents", "fp32_contents", "fp64_contents"}
 
 
 def _datatype(name: str, onnx_name: str, storage: type[np.generic], contents: str | None, config: str) -> Datatype:
-    return Datatype(name, f"tensor({onnx_name})", np.dtype(storage), contents, pb.DataType.Value(config))
+    packed = contents if contents in _PACKED_AS_IN_MEMORY else None
+    number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[packed].number if packed else None
+    return Datatype(name, f"tensor({onnx_name})", np.dtype(storage), contents, pb.DataType.Value(config), number)
 
 
 ALL: Final = (

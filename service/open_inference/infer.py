@@ -117,4 +117,4 @@ def _typed(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:
     for index, array in enumerate(arrays):
         contents = length_delimited(_CONTENTS, to_typed(plan.outputs[index][0], array))
         parts += length_delimited(_OUTPUTS, [plan.tensor(index, array.shape), *contents])
-    return parts
+    return [b"".join(parts)] if sum(map(len, parts)) <= JOINED_BYTES else parts

@@ -52,11 +52,10 @@ class Plan:
     names: tuple[str, ...]
     prefixes: Remembered[tuple[tuple[int, ...], ...], tuple[bytes, ...]]
     """What stands before the raw contents of each output, by the shapes of all."""
-
-    @property
-    def raw_only(self) -> bool:
-        """Whether an output has a datatype that typed contents cannot hold."""
-        return any(datatype.contents is None for datatype, _ in self.outputs)
+    tensors: Remembered[tuple[int, tuple[int, ...]], bytes]
+    """Each output without its contents, by its place and its shape."""
+    raw_only: bool
+    """Whether an output has a datatype that typed contents cannot hold."""
 
     def prefix(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, ...]:
         """What stands before the raw contents of each output: before those of the first all but the answer's id.
@@ -80,9 +79,13 @@ class Plan:
 
     def tensor(self, index: int, shape: tuple[int, ...]) -> bytes:
         """One output of an answer, without contents."""
-        datatype = self.outputs[index][0]
-        message = pb.ModelInferResponse.InferOutputTensor(name=self.names[index], datatype=datatype.name, shape=shape)
-        return message.SerializeToString()
+        tensor = self.tensors.get((index, shape))
+        if tensor is None:
+            name, datatype = self.names[index], self.outputs[index][0].name
+            message = pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
+            tensor = message.SerializeToString()
+            self.tensors.put((index, shape), tensor)
+        return tensor
 
 
 class Plans:
@@ -117,13 +120,16 @@ def make_plan(head: InferHead, version: LoadedVersion) -> Plan:
     if version.rows_independent:
         _check_rows(head)
     chosen = _choose_outputs(head, version)
+    outputs = tuple((datatypes.of(output.spec), output.take) for output in chosen)
     return Plan(
         order=tuple(given[spec.name][0] for spec in version.engine.inputs),
-        outputs=tuple((datatypes.of(output.spec), output.take) for output in chosen),
+        outputs=outputs,
         fahrenheit=version.artefact is not None and version.converts,
         start=pb.ModelInferResponse(model_name=version.name, model_version=str(version.version)).SerializeToString(),
         names=tuple(output.spec.name for output in chosen),
         prefixes=Remembered(),
+        tensors=Remembered(),
+        raw_only=any(datatype.contents is None for datatype, _ in outputs),
     )
 
 

@@ -19,8 +19,6 @@ from service.open_inference.request import InputHead
 from service.wire import LITTLE_ENDIAN, Part, array_bytes, length_delimited
 
 _LENGTH: Final = struct.Struct("<I")
-_PACKED_AS_IN_MEMORY: Final = {"BOOL": np.bool_, "FP32": np.float32, "FP64": np.float64}
-"""Types whose packed values on the wire are the array's own memory; the other typed fields hold varints or texts."""
 
 
 def from_raw(tensor: InputHead, raw: bytes | memoryview) -> Tensor:
@@ -84,9 +82,8 @@ def to_typed(datatype: Datatype, array: Tensor) -> list[Part]:
     assert datatype.contents is not None  # noqa: S101 - the caller chose raw contents otherwise
     if not array.size:
         return []
-    if datatype.name in _PACKED_AS_IN_MEMORY:
-        number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[datatype.contents].number
-        return length_delimited(number, [array_bytes(array)])
+    if datatype.packed_field is not None:
+        return length_delimited(datatype.packed_field, [array_bytes(array)])
     values = array.ravel().tolist()
     if datatype is BYTES:
         values = [str(text).encode() for text in values]
