@@ -69,7 +69,7 @@ def named(name: str, field: str) -> Datatype:
     """
     datatype = BY_NAME.get(name)
     if datatype is None:
-        raise InvalidRequestError(field, f"no datatype {name!r}: there are {', '.join(BY_NAME)}")
+        raise InvalidRequestError(field, f"no datatype {name[:80]!r}: there are {', '.join(BY_NAME)}")
     return datatype
 
 

@@ -18,7 +18,7 @@ from service.errors import InvalidRequestError
 from service.models import LoadedVersion
 from service.open_inference import datatypes
 from service.open_inference.datatypes import BYTES, Datatype
-from service.open_inference.request import InferHead, InputHead
+from service.open_inference.request import MAX_SHOWN, InferHead, InputHead
 from service.query import Answer, interval_bounds
 from service.remembered import Remembered
 from service.wire import field_head, length_delimited
@@ -182,9 +182,11 @@ def _by_name(head: InferHead, version: LoadedVersion) -> dict[str, tuple[int, In
     wanted = [spec.name for spec in version.engine.inputs]
     for index, tensor in enumerate(head.inputs):
         if tensor.name in given:
-            raise InvalidRequestError("inputs", f"{tensor.name!r} is there twice")
+            raise InvalidRequestError("inputs", f"{_shown(tensor.name)} is there twice")
         if tensor.name not in wanted:
-            raise InvalidRequestError("inputs", f"{version} has no input {tensor.name!r}: it takes {_list(wanted)}")
+            raise InvalidRequestError(
+                "inputs", f"{version} has no input {_shown(tensor.name)}: it takes {_list(wanted)}"
+            )
         given[tensor.name] = index, tensor
     if missing := [name for name in wanted if name not in given]:
         raise InvalidRequestError("inputs", f"{missing[0]!r} is missing: {version} takes {_list(wanted)}")
@@ -219,11 +221,17 @@ def _choose_outputs(head: InferHead, version: LoadedVersion) -> list[Output]:
     offered = {output.spec.name: output for output in outputs_of(version)}
     if not head.outputs:
         return [output for output in offered.values() if output.by_default]
+    if unknown := [name for name in head.outputs if name not in offered]:
+        raise InvalidRequestError(
+            "outputs", f"{version} has no output {_shown(unknown[0])}: it gives {_list(list(offered))}"
+        )
     if len(set(head.outputs)) != len(head.outputs):
         raise InvalidRequestError("outputs", f"one is asked for twice: {_list(list(head.outputs))}")
-    if unknown := [name for name in head.outputs if name not in offered]:
-        raise InvalidRequestError("outputs", f"{version} has no output {unknown[0]!r}: it gives {_list(list(offered))}")
     return [offered[name] for name in head.outputs]
+
+
+def _shown(name: str) -> str:
+    return repr(name[:MAX_SHOWN])
 
 
 def _list(names: list[str]) -> str:

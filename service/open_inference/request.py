@@ -25,6 +25,10 @@ _RAW: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 
 MAX_REMEMBERED_BYTES: Final = 1024
 """A head whose bytes are more is read each time, so that nobody can fill the memory with names."""
+MAX_DIMENSIONS: Final = 64
+"""As many as NumPy has."""
+MAX_SHOWN: Final = 80
+"""Characters of a client's own text that an error repeats."""
 COPIED_BYTES: Final = 4096
 """Up to here protobuf copies a request's raw contents faster than the fields are walked to make views of them."""
 _MAX_VERSION_DIGITS: Final = 18
@@ -42,7 +46,7 @@ class InputHead:
     @cached_property
     def field(self) -> str:
         """How errors call it."""
-        return f"inputs[{self.name}]"
+        return field_of("inputs", self.name)
 
     @cached_property
     def elements(self) -> int:
@@ -128,6 +132,11 @@ class Heads:
         return head
 
 
+def field_of(kind: str, name: str) -> str:
+    """How errors call an input or output, by the beginning of its name: a client may send any."""
+    return f"{kind}[{name[:MAX_SHOWN]}]"
+
+
 def choice_of(version: str, field: str = "model_version") -> Choice:
     """Return the version or label that a text names, or None for an empty one.
 
@@ -140,7 +149,7 @@ def choice_of(version: str, field: str = "model_version") -> Choice:
         return int(version)
     if NAME_PATTERN.fullmatch(version):
         return version
-    raise InvalidRequestError(field, f"{version[:80]!r} is neither a whole number from 1 nor a label")
+    raise InvalidRequestError(field, f"{version[:MAX_SHOWN]!r} is neither a whole number from 1 nor a label")
 
 
 def _checked_text(text: bytes) -> bytes:
@@ -162,10 +171,12 @@ def _read_head(message: pb.ModelInferRequest) -> InferHead:
 
 
 def _read_input(tensor: pb.ModelInferRequest.InferInputTensor) -> InputHead:
-    field = f"inputs[{tensor.name}]"
+    field = field_of("inputs", tensor.name)
     if tensor.contents.ListFields():
         raise InvalidRequestError(f"{field}.contents", "is set beside raw_input_contents: one of them, not both")
     _refuse_shared_memory(field, tensor)
+    if len(tensor.shape) > MAX_DIMENSIONS:
+        raise InvalidRequestError(f"{field}.shape", f"has {len(tensor.shape)} dimensions; {MAX_DIMENSIONS} may be")
     shape = tuple(tensor.shape)
     if any(size < 0 for size in shape):
         raise InvalidRequestError(f"{field}.shape", f"{list(shape)} has a negative dimension")
@@ -173,7 +184,7 @@ def _read_input(tensor: pb.ModelInferRequest.InferInputTensor) -> InputHead:
 
 
 def _read_output(output: pb.ModelInferRequest.InferRequestedOutputTensor) -> str:
-    field = f"outputs[{output.name}]"
+    field = field_of("outputs", output.name)
     _refuse_shared_memory(field, output)
     if "classification" in output.parameters and output.parameters["classification"].int64_param:
         raise UnimplementedError(f"{field}: the classification extension is not here; ask for the output itself")

@@ -1,5 +1,6 @@
 """Reading requests: what is found by its bytes is what protobuf reads, and what is remembered is bounded."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.errors import InvalidRequestError, MalformedError, UnimplementedError
+from service.errors import InvalidRequestError, MalformedError, ServiceError, UnimplementedError
+from service.open_inference.infer import InferCodec
 from service.open_inference.request import COPIED_BYTES, MAX_REMEMBERED_BYTES, Heads, choice_of
 from service.remembered import MAX_REMEMBERED, Remembered
 from service.wire import take_out
@@ -168,3 +170,34 @@ def test_other_versions_are_refused(text: str) -> None:
     """Whatever Python would make of them."""
     with pytest.raises(InvalidRequestError, match="neither a whole number from 1 nor a label"):
         choice_of(text)
+
+
+def test_more_dimensions_than_an_array_has_are_refused_before_they_are_multiplied() -> None:
+    """A shape of a million large dimensions costs nothing but its reading."""
+    message = _request()
+    message.inputs[0].shape.extend([1 << 62] * 1_000_000)
+    with pytest.raises(InvalidRequestError, match=r"inputs\[x\].shape: has 1000001 dimensions; 64 may be"):
+        Heads().read(message.SerializeToString())
+
+
+def test_errors_repeat_only_the_beginning_of_what_was_sent() -> None:
+    """So that a message as large as may be is not answered by another."""
+    for change in (
+        lambda m: m.inputs.add(name="x" * 100_000, datatype="FP32").shape.append(-1),
+        lambda m: setattr(m.inputs[0], "datatype", "F" * 100_000),
+        lambda m: setattr(m, "model_version", "-" * 100_000),
+    ):
+        message = _request()
+        change(message)
+        with pytest.raises(InvalidRequestError) as caught:
+            Heads().read(message.SerializeToString())
+        assert len(caught.value.message) < 1000
+
+
+@given(body=st.binary(max_size=200), cut=st.integers(0, 80), at=st.integers(0, 80))
+def test_whatever_comes_is_read_or_refused(body: bytes, cut: int, at: int) -> None:
+    """Bytes put into a valid message, or in the place of some of it, raise nothing but errors of the domain."""
+    message = _request(id="17").SerializeToString()
+    for mangled in (body, message[:at] + body + message[at:], message[:at] + body[:4] + message[at + cut % 5 :]):
+        with contextlib.suppress(ServiceError):
+            InferCodec().decode(mangled)
