@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +33,16 @@ _HELD_OUT: Final[dict[PublishedSplit, tuple[int, ...]]] = {"first": (7, 10), "se
 class Dataset:
     """Readings with their true temperatures: `features` float64 [N, N_in], `celsius` float64 [N]; neither changes.
 
-    `columns` names the feature columns, `source` says where the readings come from. What `checked` lets through is
-    finite, in float32 too, and no column is constant.
+    `columns` names the feature columns, `source` says where the readings come from. `is_built_in` is true of the eleven
+    readings alone, to which the published scaling and splits belong. What `read` lets through is finite, in float32
+    too, and no column is constant.
     """
 
     features: NDArray[np.float64]
     celsius: NDArray[np.float64]
     columns: tuple[str, ...]
     source: str
+    is_built_in: bool = False
 
     def __post_init__(self) -> None:
         """Freeze the arrays. Raise ValueError where the shapes do not go together."""
@@ -52,11 +54,6 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.celsius)
-
-    @property
-    def is_built_in(self) -> bool:
-        """Whether these are the eleven readings, to which the published scaling and splits belong."""
-        return self.source == BUILT_IN
 
     @property
     def fahrenheit(self) -> NDArray[np.float64] | None:
@@ -74,10 +71,22 @@ class Dataset:
 
 def built_in() -> Dataset:
     """The eleven readings of the old thermometer, with the noise of a person reading a dial."""
-    return Dataset(np.array(_BUILT_IN_FAHRENHEIT)[:, None], np.array(_BUILT_IN_CELSIUS), (FAHRENHEIT,), BUILT_IN)
+    features, celsius = np.array(_BUILT_IN_FAHRENHEIT)[:, None], np.array(_BUILT_IN_CELSIUS)
+    return Dataset(features, celsius, (FAHRENHEIT,), BUILT_IN, is_built_in=True)
 
 
 # Reading a file -------------------------------------------------------------------------------------------------------
+
+
+class _Table(NamedTuple):
+    """What a file holds: values [N, names], and the line that each row ends on, counted from 1; None in Parquet."""
+
+    values: NDArray[np.float64]
+    lines: Sequence[int] | None = None
+
+    def place(self, row: int) -> dict[str, int]:
+        """Where a row, counted from 0, stands, as a DataError says it: by its line, or by its number from 1."""
+        return {"row": row + 1} if self.lines is None else {"line": self.lines[row]}
 
 
 def read(path: Path | str, features: Sequence[str] = (FAHRENHEIT,), target: str = CELSIUS) -> Dataset:
@@ -87,7 +96,7 @@ def read(path: Path | str, features: Sequence[str] = (FAHRENHEIT,), target: str 
     `fahrenheit` from then on.
 
     Raises:
-        DataError: naming file, row and column; see `checked`.
+        DataError: naming file, line (in Parquet: row) and column; see `_check`.
     """
     source = Path(path)
     names = (*features, target)
@@ -96,30 +105,35 @@ def read(path: Path | str, features: Sequence[str] = (FAHRENHEIT,), target: str 
     try:
         with source.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
-        values = _read_parquet(source, names) if is_parquet else _read_csv(source, names)
+        table = _Table(_read_parquet(source, names)) if is_parquet else _read_csv(source, names)
     except OSError as error:
         raise DataError(source, error.strerror or str(error)) from error
-    _check(source, values, names)
+    _check(source, table, names)
+    values = table.values
     columns = (FAHRENHEIT,) if len(features) == 1 else tuple(features)
     return Dataset(np.ascontiguousarray(values[:, :-1]), np.ascontiguousarray(values[:, -1]), columns, str(source))
 
 
-def _read_csv(source: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Values [N, names], blank lines skipped."""
+def _read_csv(source: Path, names: Sequence[str]) -> _Table:
+    """The columns of those names, blank lines skipped."""
     try:
         with source.open(encoding="utf-8-sig", newline="") as file:
-            lines = (line for line in csv.reader(file, strict=True) if line)
-            header = [name.strip() for name in next(lines, [])]
+            reader = csv.reader(file, strict=True)
+            filled = ((reader.line_num, cells) for cells in reader if cells)
+            _, names_found = next(filled, (0, []))
+            header = [name.strip() for name in names_found]
             places = _places(source, header, names)
-            rows = [
-                [_number(source, row, name, _cell(source, row, line, header, place)) for name, place in places]
-                for row, line in enumerate(lines, start=1)
-            ]
+            lines, rows = [], []
+            for line, cells in filled:
+                lines.append(line)
+                rows.append(
+                    [_number(source, line, name, _cell(source, line, cells, header, at)) for name, at in places]
+                )
     except UnicodeDecodeError as error:
         raise DataError(source, f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     except csv.Error as error:
-        raise DataError(source, f"not CSV: {error}") from error
-    return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+        raise DataError(source, f"not CSV: {error}", line=reader.line_num) from error
+    return _Table(np.array(rows, dtype=np.float64).reshape(-1, len(names)), lines)
 
 
 def _places(source: Path, header: list[str], names: Sequence[str]) -> list[tuple[str, int]]:
@@ -133,18 +147,18 @@ def _places(source: Path, header: list[str], names: Sequence[str]) -> list[tuple
     return [(name, header.index(name)) for name in names]
 
 
-def _cell(source: Path, row: int, line: list[str], header: list[str], place: int) -> str:
-    if len(line) != len(header):
-        raise DataError(source, f"{len(line)} cells under a header of {len(header)}", row=row)
-    return line[place]
+def _cell(source: Path, line: int, cells: list[str], header: list[str], place: int) -> str:
+    if len(cells) != len(header):
+        raise DataError(source, f"{len(cells)} cells under a header of {len(header)}", line=line)
+    return cells[place]
 
 
-def _number(source: Path, row: int, column: str, cell: str) -> float:
+def _number(source: Path, line: int, column: str, cell: str) -> float:
     with contextlib.suppress(ValueError):
         if "_" not in cell:  # Python's own digit separator, which no data file means
             return float(cell)
     problem = f"{cell[:40]!r} is not a number" if cell.strip() else "no value"
-    raise DataError(source, problem, row=row, column=column)
+    raise DataError(source, problem, line=line, column=column)
 
 
 def _read_parquet(source: Path, names: Sequence[str]) -> NDArray[np.float64]:
@@ -175,19 +189,20 @@ def _parquet_column(source: Path, name: str, column: Any) -> NDArray[np.float64]
 # Checking -------------------------------------------------------------------------------------------------------------
 
 
-def _check(source: Path | str, values: NDArray[np.float64], names: Sequence[str]) -> None:
-    """Check the values [N, names], the last column being the target in °C.
+def _check(source: Path | str, table: _Table, names: Sequence[str]) -> None:
+    """Check the values [N, names] of a table, the last column being the target in °C.
 
     Raises:
         DataError: fewer than 3 rows, a value that is NaN, infinite, too large for float32 or below absolute zero, or a
             column of one value only.
     """
+    values = table.values
     if len(values) < MINIMUM_ROWS:
         raise DataError(source, f"{len(values)} rows; a fit needs at least {MINIMUM_ROWS}")
     for column, name, lowest, unit in _bounds(names):
-        for row, value in enumerate(values[:, column], start=1):
+        for row, value in enumerate(values[:, column]):
             if problem := _fault(float(value), lowest, unit):
-                raise DataError(source, problem, row=row, column=name)
+                raise DataError(source, problem, column=name, **table.place(row))
         if np.ptp(values[:, column].astype(np.float32)) == 0:  # float32 is what the model sees
             raise DataError(source, f"all {len(values)} values are equal: {values[0, column]:g}", column=name)
 

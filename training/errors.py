@@ -5,7 +5,8 @@ TrainingError
 ├── SplitError       the readings cannot be divided as asked
 ├── DivergedError    the loss left all bounds
 ├── CoverageError    so few readings cannot support an interval of that coverage
-└── ExportError      the exported file is not the model that was fitted
+├── ExportError      the exported file is not the model that was fitted
+└── PublishError     a file may not go into a repository, or could not be put there
 """
 
 from pathlib import Path
@@ -18,17 +19,29 @@ class TrainingError(Exception):
 class DataError(TrainingError):
     """Readings cannot be used: a missing column, a cell that is no number, too few rows.
 
-    The message names the source, and the row and the column where there is one. Rows count from 1, the header apart.
+    The message names the source, and the column where there is one. Of text it names the line, counted from 1, header
+    and blank lines included, as an editor counts; of a Parquet file the row, from 1.
     """
 
-    def __init__(self, source: Path | str, problem: str, *, row: int | None = None, column: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Path | str,
+        problem: str,
+        *,
+        line: int | None = None,
+        row: int | None = None,
+        column: str | None = None,
+    ) -> None:
         place = [str(source)]
+        if line is not None:
+            place.append(f"line {line}")
         if row is not None:
             place.append(f"row {row}")
         if column is not None:
             place.append(f"column {column!r}")
         super().__init__(f"{', '.join(place)}: {problem}")
         self.source = str(source)
+        self.line = line
         self.row = row
         self.column = column
 

@@ -122,11 +122,11 @@ def test_every_command_is_known_on_both_sides() -> None:
 
 
 def test_bad_data_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The line names file, row and column."""
+    """The line names file, line and column."""
     data = tmp_path / "data.csv"
     data.write_text(HEADER + "32,0\n50,cold\n212,100\n")
     line = refused(capsys, "train", "linear", "--data", str(data))
-    assert line.endswith(f"{data}, row 2, column 'celsius': 'cold' is not a number")
+    assert line.endswith(f"{data}, line 3, column 'celsius': 'cold' is not a number")
     assert "No such file" in refused(capsys, "evaluate", "--data", str(tmp_path / "none.csv"))
 
 

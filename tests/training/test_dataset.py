@@ -60,6 +60,13 @@ def test_dataset_refuses_shapes_that_do_not_go_together() -> None:
         Dataset(np.zeros((3, 1)), np.zeros(2), ("one",), "test")
 
 
+def test_file_by_the_name_of_the_built_in_readings_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user's file is called makes no published readings of it."""
+    monkeypatch.chdir(tmp_path)
+    Path(built_in().source).write_text(GOOD)
+    assert not read(built_in().source).is_built_in
+
+
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +128,7 @@ def test_single_column_is_taken_for_fahrenheit_under_any_name(tmp_path: Path) ->
     """One input column is a reading in °F, so it is named and checked as one."""
     readings = read(written(tmp_path, "dial,celsius\n32,0\n50,10\n212,100\n"), ("dial",))
     assert readings.columns == ("fahrenheit",)
-    with pytest.raises(DataError, match=r"row 2, column 'dial'.*absolute zero"):
+    with pytest.raises(DataError, match=r"line 3, column 'dial'.*absolute zero"):
         read(written(tmp_path, "dial,celsius\n32,0\n-460,10\n212,100\n"), ("dial",))
 
 
@@ -131,44 +138,46 @@ HEADER = "fahrenheit,celsius\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "row", "column", "says"),
+    ("text", "line", "column", "says"),
     [
         ("", None, None, "empty"),
         ("f,c\n1,2\n", None, "fahrenheit", "there are f, c"),
         ("fahrenheit,c\n1,2\n", None, "celsius", "no such column"),
         ("fahrenheit,fahrenheit,celsius\n1,1,2\n", None, "fahrenheit", "more than once"),
-        (HEADER + "32,0\nwarm,10\n212,100\n", 2, "fahrenheit", "'warm' is not a number"),
-        (HEADER + '32,0\n50,"10,5"\n212,100\n', 2, "celsius", "'10,5' is not a number"),
-        (HEADER + "32,0\n50,1_0\n212,100\n", 2, "celsius", "'1_0' is not a number"),
-        (HEADER + "32,0\n50,10\n212,\n", 3, "celsius", "no value"),
-        (HEADER + "32,0\n50\n212,100\n", 2, None, "1 cells under a header of 2"),
-        (HEADER + "32,0\n50,10,1\n212,100\n", 2, None, "3 cells under a header of 2"),
-        (HEADER + "nan,0\n50,10\n212,100\n", 1, "fahrenheit", "nan is not finite"),
-        (HEADER + "32,0\n50,inf\n212,100\n", 2, "celsius", "inf is not finite"),
-        (HEADER + "32,0\n50,-Infinity\n212,100\n", 2, "celsius", "-inf is not finite"),
-        (HEADER + "32,0\n1e39,10\n212,100\n", 2, "fahrenheit", "too large"),
-        (HEADER + "32,0\n50,10\n-459.68,-273\n", 3, "fahrenheit", "below absolute zero (-459.67 °F)"),
-        (HEADER + "32,0\n50,10\n-450,-273.16\n", 3, "celsius", "below absolute zero (-273.15 °C)"),
+        (HEADER + "\n32,0\n\n\nwarm,10\n212,100\n", 6, "fahrenheit", "'warm' is not a number"),
+        (HEADER + "\n32,0\n\n50,inf\n212,100\n", 5, "celsius", "inf is not finite"),
+        (HEADER + "32,0\nwarm,10\n212,100\n", 3, "fahrenheit", "'warm' is not a number"),
+        (HEADER + '32,0\n50,"10,5"\n212,100\n', 3, "celsius", "'10,5' is not a number"),
+        (HEADER + "32,0\n50,1_0\n212,100\n", 3, "celsius", "'1_0' is not a number"),
+        (HEADER + "32,0\n50,10\n212,\n", 4, "celsius", "no value"),
+        (HEADER + "32,0\n50\n212,100\n", 3, None, "1 cells under a header of 2"),
+        (HEADER + "32,0\n50,10,1\n212,100\n", 3, None, "3 cells under a header of 2"),
+        (HEADER + "nan,0\n50,10\n212,100\n", 2, "fahrenheit", "nan is not finite"),
+        (HEADER + "32,0\n50,inf\n212,100\n", 3, "celsius", "inf is not finite"),
+        (HEADER + "32,0\n50,-Infinity\n212,100\n", 3, "celsius", "-inf is not finite"),
+        (HEADER + "32,0\n1e39,10\n212,100\n", 3, "fahrenheit", "too large"),
+        (HEADER + "32,0\n50,10\n-459.68,-273\n", 4, "fahrenheit", "below absolute zero (-459.67 °F)"),
+        (HEADER + "32,0\n50,10\n-450,-273.16\n", 4, "celsius", "below absolute zero (-273.15 °C)"),
         (HEADER + "32,0\n50,10\n", None, None, "2 rows; a fit needs at least 3"),
         (HEADER, None, None, "0 rows"),
         (HEADER + "50,0\n50,10\n50,20\n", None, "fahrenheit", "all 3 values are equal: 50"),
         (HEADER + "1,7\n2,7\n3,7\n", None, "celsius", "all 3 values are equal: 7"),
         (HEADER + "50,0\n50.000000001,10\n50,20\n", None, "fahrenheit", "equal"),
-        (HEADER + '32,0\n"50,10\n', None, None, "not CSV"),
+        (HEADER + '32,0\n"50,10\n', 3, None, "not CSV"),
     ],
 )
 def test_bad_csv_is_an_error_that_names_its_place(
-    tmp_path: Path, text: str, row: int | None, column: str | None, says: str
+    tmp_path: Path, text: str, line: int | None, column: str | None, says: str
 ) -> None:
-    """What is wrong with a file is told with the file, and with row and column where it has them."""
+    """What is wrong with a file is told with file, line and column where it has them, blank lines counted."""
     path = written(tmp_path, text)
     with pytest.raises(DataError) as caught:
         read(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert says in message
-    assert (caught.value.row, caught.value.column) == (row, column)
-    assert row is None or f"row {row}" in message
+    assert (caught.value.line, caught.value.column) == (line, column)
+    assert line is None or f"line {line}" in message
     assert column is None or repr(column) in message
 
 
@@ -181,7 +190,7 @@ def test_coldest_readings_are_taken(tmp_path: Path) -> None:
 def test_only_fahrenheit_has_an_absolute_zero_among_several_columns(tmp_path: Path) -> None:
     """A column of another kind may hold what a temperature may not."""
     text = "fahrenheit,depth,celsius\n32,-1000,0\n50,-2000,10\n-460,-3000,20\n"
-    with pytest.raises(DataError, match="row 3, column 'fahrenheit'"):
+    with pytest.raises(DataError, match="line 4, column 'fahrenheit'"):
         read(written(tmp_path, text), ("fahrenheit", "depth"))
     assert len(read(written(tmp_path, text.replace("-460", "60")), ("fahrenheit", "depth"))) == 3
 
