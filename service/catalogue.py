@@ -117,9 +117,11 @@ class Catalogue:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers that must, and there is one."""
+        """Whether every model answers that must, the default one among them, and there is one."""
         required = [model for model in self.models.values() if model.required]
-        return all(model.ready for model in required) and (bool(required) or self.may_be_empty)
+        if not all(model.ready for model in required):
+            return False
+        return self.may_be_empty or (bool(required) and self.default_model in {None, *self.models})
 
     def resolve(self, name: str, choice: Choice) -> LoadedVersion:
         """Find the version that answers.

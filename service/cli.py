@@ -114,10 +114,11 @@ def _run_server(settings: Settings) -> int:
     server = _start_workers(settings) if settings.workers > 1 else _start_server(settings)
     if server is None:
         return 1
-    signal.sigwait(signals)
-    for number in signals:  # whoever asks a second time does not want to wait
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    asked = signal.sigwait(signals)
+    # Whoever asks in the same way a second time does not want to wait. The other signal stays blocked: a script that
+    # ends its children sends it after Ctrl-C on a terminal, which all of them got, without any such meaning.
+    signal.signal(asked, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
     return 0 if server.stop() else 1
 
 

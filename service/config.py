@@ -168,7 +168,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """Refuse settings that contradict each other."""
+        """Refuse settings that contradict each other, or what is there."""
+        if self.repository.exists() and not self.repository.is_dir():
+            raise ValueError(f"repository, {self.repository}, is no directory")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key go together: one is missing")
         if self.tls_client_authorities is not None and self.tls_certificate is None:

@@ -106,8 +106,11 @@ class GrpcioFront:
         tls = self._options.tls
         if tls is None:
             return self._server.add_insecure_port(address)
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        authorities = tls.client_authorities.read_bytes() if tls.client_authorities else None
+        try:
+            pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+            authorities = tls.client_authorities.read_bytes() if tls.client_authorities else None
+        except OSError as error:
+            raise AddressError(f"cannot use {error.filename} for TLS: {error.strerror}") from error
         credentials = grpc.ssl_server_credentials([pair], authorities, require_client_auth=authorities is not None)
         return self._server.add_secure_port(address, credentials)
 

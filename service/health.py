@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2 as pb
 
 from service.calls import Inlet, Method, Outlet, StreamMethod, Submit
 from service.codec import parse, unary
-from service.errors import DrainingError, ServiceError, UnknownModelError
+from service.errors import DrainingError, UnknownModelError
 from service.models import Models
 
 SERVICE: Final = "grpc.health.v1.Health"
@@ -30,6 +30,7 @@ class Health:
         self._models = models
         self._apis = ("", *apis)
         self._accepting = False
+        self._draining = False
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
 
@@ -45,10 +46,10 @@ class Health:
 
     def drain(self) -> None:
         """Learn that no more calls are accepted: tell the watchers, and end their calls, which would last for ever."""
-        self._accepting = False
+        with self._lock:
+            self._accepting, self._draining = False, True
         for watch in self._all_watches():
-            watch.update()
-            watch.end(DrainingError("the server is stopping"))
+            watch.end()
 
     def changed(self) -> None:
         """Tell the watchers, after the models changed."""
@@ -88,9 +89,12 @@ class Health:
         with self._lock:
             return list(self._watches)
 
-    def _add(self, watch: "_Watch") -> None:
+    def _add(self, watch: "_Watch") -> bool:
+        """Have a watch told of changes; False where there will be none, since the server drains."""
         with self._lock:
-            self._watches.add(watch)
+            if not self._draining:
+                self._watches.add(watch)
+            return not self._draining
 
     def _remove(self, watch: "_Watch") -> None:
         with self._lock:
@@ -112,8 +116,10 @@ class _Watch(Inlet):
     def receive(self, message: bytes) -> None:
         """Begin to watch the name asked for."""
         self._service = parse(pb.HealthCheckRequest, message).service
-        self._health._add(self)  # noqa: SLF001 - two halves of one thing
-        self.update()
+        if self._health._add(self):  # noqa: SLF001 - two halves of one thing
+            self.update()
+        else:
+            self.end()
 
     def update(self) -> None:
         """Send the status, where it is another than was sent last."""
@@ -123,9 +129,10 @@ class _Watch(Inlet):
                 self._sent = status
                 self._outlet.send(pb.HealthCheckResponse(status=status).SerializeToString())
 
-    def end(self, error: ServiceError) -> None:
-        """End the call from this side."""
-        self._outlet.close(error)
+    def end(self) -> None:
+        """Tell the last status, and end the call from this side."""
+        self.update()
+        self._outlet.close(DrainingError("the server is stopping"))
 
     def half_close(self) -> None:
         """Go on: the client of a server stream sends one message and listens."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proto.artefact import ABSOLUTE_ZERO_FAHRENHEIT
-from service.engine import Tensor
+from service.engine import Tensor, TensorSpec
 from service.errors import InvalidRequestError, UnsupportedError
 from service.models import Choice, LoadedVersion
 
@@ -119,5 +119,9 @@ def possible(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     return mask
 
 
-def _describe(specs: tuple[object, ...]) -> str:
-    return ", ".join(str(spec) for spec in specs) or "nothing"
+def _describe(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} {spec.onnx_type} {_shape(spec)}" for spec in specs) or "nothing"
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in spec.shape) + "]"

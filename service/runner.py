@@ -7,9 +7,13 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+import structlog
+
 from service.calls import Request
 from service.dataplane import Dataplane, Run
 from service.errors import DrainingError, InternalError, OverloadedError
+
+log = structlog.get_logger(__name__)
 
 
 class Runner:
@@ -110,4 +114,8 @@ class Runner:
                 self._bytes_in_hand -= len(request.body)
             if request.outcome is None:
                 request.outcome = InternalError()
-            request.reply(request)
+                log.error("request came back without an outcome", error_id=request.outcome.id)
+            try:
+                request.reply(request)
+            except Exception:  # a fault of one call's handler must not keep the others from their answers
+                log.exception("reply failed")

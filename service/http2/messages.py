@@ -116,7 +116,7 @@ def check_prefix(flag: int, length: int, max_bytes: int) -> None:
     if flag > 1:
         raise MalformedError(f"the compressed-flag of a message is {flag}: 0 and 1 are known")
     if length > max_bytes:
-        raise TooLargeError(f"the message has {length} bytes, {max_bytes} are allowed")
+        raise TooLargeError(f"the message has {length} bytes: max_message_bytes is {max_bytes}")
 
 
 def whole_message(data: bytes, max_bytes: int) -> Message | None:
@@ -150,7 +150,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise MalformedError(f"the message is not {encoding}: {error}") from None
     if len(inflated) > max_bytes:
-        raise TooLargeError(f"the message inflates to more than {max_bytes} bytes")
+        raise TooLargeError(f"the message inflates to more than max_message_bytes, {max_bytes}")
     if not inflater.eof or inflater.unused_data:
         raise MalformedError(
             f"the message is not {encoding}: it {'goes on after' if inflater.eof else 'has no'} its end"

@@ -6,13 +6,15 @@ from typing import Final
 
 import structlog
 
+from service.address import AddressError
+
 log = structlog.get_logger(__name__)
 
 ALPN: Final = ["h2"]
 
 
-class CertificatesError(Exception):
-    """The certificate files cannot be used; the message says why."""
+class CertificatesError(AddressError):
+    """Nothing can be listened on with TLS, since the certificate files cannot be used; the message says why."""
 
 
 class Certificates:

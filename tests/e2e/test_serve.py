@@ -112,14 +112,46 @@ def test_a_drain_ends_in_time(repository: Repository) -> None:
 
 
 def test_who_asks_twice_does_not_wait(repository: Repository) -> None:
-    """A second signal ends a drain at once."""
+    """The same signal a second time ends a drain at once."""
     with serving(repository.root, "--drain-seconds", "60") as server, grpc.insecure_channel(server.address) as channel:
         stream = _Stream(channel)
         stream.convert(32)
         server.signal(signal.SIGTERM)
         _wait_for_readyz(server, 503)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_ctrl_c_in_a_script_that_ends_its_children_drains(repository: Repository) -> None:
+    """The terminal's SIGINT and the script's SIGTERM behind it ask once, not twice."""
+    with serving(repository.root, "--drain-seconds", "60") as server, grpc.insecure_channel(server.address) as channel:
+        stream = _Stream(channel)
+        stream.convert(32)
         server.signal(signal.SIGINT)
-        assert server.wait() == -signal.SIGINT
+        server.signal(signal.SIGTERM)
+        _wait_for_readyz(server, 503)
+        server.signal(signal.SIGTERM)
+        assert stream.convert(212) == pytest.approx(100, abs=1e-4)
+        assert stream.end() is grpc.StatusCode.OK
+        assert server.wait() == 0
+
+
+@pytest.mark.parametrize("transport", ["http2", "grpcio"])
+def test_certificates_that_are_not_there_are_named(repository: Repository, transport: str) -> None:
+    """TLS with files that cannot be read is one line and exit code 1."""
+    tls = ("--tls-certificate", "/nowhere/chain.pem", "--tls-key", "/nowhere/key.pem")
+    ran = quicksilver("serve", "--repository", str(repository.root), "--transport", transport, *FREE_PORTS, *tls)
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("quicksilver serve:")]
+    assert "/nowhere/" in line
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """A path that can never hold models is not served as an empty repository."""
+    (tmp_path / "models").write_text("")
+    ran = quicksilver("serve", "--repository", str(tmp_path / "models"), *FREE_PORTS)
+    assert (ran.returncode, "is no directory" in ran.stderr) == (2, True)
 
 
 def test_the_log_is_json_and_holds_no_payload(repository: Repository) -> None:

@@ -186,7 +186,7 @@ def test_rows_are_not_run_for_a_caller_whose_deadline_passed(
         assert stall.entered.wait(TIMEOUT_SECONDS)
         error = _failure(lambda: stub.Convert(api.ConvertRequest(fahrenheit=[50] * (LARGE + 1)), timeout=0.2))
         # The client keeps the deadline too, and resets the call: whichever comes first.
-        _wait_until(lambda: re.search("DeadlineExceeded|Cancelled", _scrape(server)) is not None)
+        _wait_until(lambda: _handled(server, "DeadlineExceeded") + _handled(server, "Canceled") == 1)
         stall.released.set()
         assert first.result().version == 1
         _convert(stub, *[50] * (LARGE + 2))
@@ -206,7 +206,7 @@ def test_rows_are_not_run_for_a_caller_who_left(start_server: StartServer, monke
         stayer = stub.Convert.future(api.ConvertRequest(fahrenheit=[50] * (LARGE + 2)), timeout=TIMEOUT_SECONDS)
         _wait_until(lambda: _waiting(server) >= 3)
         leaver.cancel()
-        _wait_until(lambda: "Cancelled" in _scrape(server))
+        _wait_until(lambda: _handled(server, "Canceled") == 1)
         stall.released.set()
         assert (first.result().version, len(stayer.result().celsius)) == (1, LARGE + 2)
     assert stall.rows == [LARGE, LARGE + 2]
@@ -233,8 +233,17 @@ def _scrape(server: Server) -> str:
 
 
 def _waiting(server: Server) -> float:
-    line = next(line for line in _scrape(server).splitlines() if line.startswith("quicksilver_in_flight_calls "))
-    return float(line.split()[1])
+    return _sum(server, "quicksilver_in_flight_calls")
+
+
+def _handled(server: Server, code: str) -> float:
+    """Calls of Convert that ended with a code."""
+    return _sum(server, "grpc_server_handled_total", f'grpc_code="{code}"', 'grpc_method="Convert"')
+
+
+def _sum(server: Server, name: str, *labels: str) -> float:
+    lines = [line for line in _scrape(server).splitlines() if line.startswith(name)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in labels))
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

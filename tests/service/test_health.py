@@ -10,6 +10,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from proto.repository import Repository
+from service.calls import Context, StreamMethod
+from service.errors import DrainingError, ServiceError
 from service.models import Catalogue
 from service.reflection import SERVICES
 from service.server import Server
@@ -112,6 +114,34 @@ def test_watches_do_not_keep_a_server_from_stopping(server: Server, watch: Any) 
     with pytest.raises(grpc.RpcError) as caught:
         next(call)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+class _Outlet:
+    """Keeps what a handler sends."""
+
+    def __init__(self) -> None:
+        self.context = Context([])
+        self.sent: list[int] = []
+        self.error: ServiceError | None = None
+
+    def send(self, message: Any) -> None:  # noqa: ANN401 - bytes, or parts of them
+        """Keep the status."""
+        self.sent.append(pb.HealthCheckResponse.FromString(message).status)
+
+    def close(self, error: ServiceError | None = None) -> None:
+        """Keep the error."""
+        self.error = error
+
+
+def test_a_watch_that_comes_back_during_the_drain_is_ended_too(server: Server) -> None:
+    """A client that opens its watch again whenever it ends does not hold the server up."""
+    watch = next(method for method in server.health.methods() if isinstance(method, StreamMethod))
+    server.health.drain()
+    outlet = _Outlet()
+    inlet = watch.open(outlet, lambda _: None)
+    inlet.receive(pb.HealthCheckRequest().SerializeToString())
+    assert outlet.sent == [NOT_SERVING]
+    assert isinstance(outlet.error, DrainingError)
 
 
 def test_reflection_describes_the_services(channel: grpc.Channel) -> None:

@@ -135,6 +135,12 @@ def test_unreadable_labels_promote_nothing(repository: Repository) -> None:
     assert not catalogue.ready
 
 
+def test_a_default_model_that_is_not_there_is_not_ready(repository: Repository) -> None:
+    """A server on which every request that names no model fails does not claim to be ready."""
+    assert not _models(repository, default_model="absent").catalogue.ready
+    assert _models(repository, default_model="plain").catalogue.ready
+
+
 def test_an_empty_repository_is_not_ready(tmp_path: Path) -> None:
     """Where nothing can be answered, nothing is claimed."""
     assert not _models(Repository(tmp_path / "nowhere")).catalogue.ready

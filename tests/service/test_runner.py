@@ -161,6 +161,23 @@ def test_stopping_answers_what_was_accepted_and_refuses_the_rest() -> None:
         runner.submit(replies.request(b"3"))
 
 
+def test_a_reply_that_breaks_keeps_nobody_else_from_theirs() -> None:
+    """A fault in what one caller does with its answer ends neither the batch nor the runner."""
+    gate, replies = Gate(), Replies()
+    runner = _runner(gate)
+
+    def breaks(_: Request) -> None:
+        raise ZeroDivisionError
+
+    for body in (b"1", b"500"):
+        runner.submit(Request(ConvertCodec(), body, breaks, time.monotonic(), math.inf))
+        runner.submit(replies.request(body))
+    assert sorted(request.body for request in replies.wait_for(2)) == [b"1", b"500"]
+    runner.submit(replies.request(b"2"))
+    replies.wait_for(3)
+    runner.stop()
+
+
 def test_a_request_that_a_run_forgot_is_answered_all_the_same() -> None:
     """Even a bug in what lies behind leaves nobody waiting."""
     gate, replies = Gate(), Replies()
