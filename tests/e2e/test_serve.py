@@ -34,10 +34,22 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
+_REFUSED = {
+    "http2": {grpc.StatusCode.UNAVAILABLE},
+    "grpcio": {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED},
+}
+
+
 @pytest.fixture(params=["http2", "grpcio"])
-def server(request: pytest.FixtureRequest, repository: Repository) -> Iterator[Serving]:
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each front in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def server(transport: str, repository: Repository) -> Iterator[Serving]:
     """A serving process with either front."""
-    with serving(repository.root, "--transport", request.param) as process:
+    with serving(repository.root, "--transport", transport) as process:
         yield process
 
 
@@ -75,7 +87,7 @@ def _code_of_a_new_call(address: str) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(server: Serving, number: signal.Signals) -> None:
+def test_a_signal_drains(server: Serving, transport: str, number: signal.Signals) -> None:
     """Every call in flight is answered, no new one is taken, probes say so, and the exit code is 0."""
     request = api.ConvertRequest(fahrenheit=np.full(LARGE_ROWS, 50, np.float32).tolist())
     with grpc.insecure_channel(server.address) as channel:
@@ -90,7 +102,8 @@ def test_a_signal_drains(server: Serving, number: signal.Signals) -> None:
         assert server.get("/healthz")[0] == 200
         while (code := _code_of_a_new_call(server.address)) is grpc.StatusCode.OK:
             time.sleep(0.001)  # probes learn of the drain a moment before calls are refused
-        assert code is grpc.StatusCode.UNAVAILABLE
+        # grpcio's own server cancels a call that arrives just as it stops; nothing of ours can tell it otherwise.
+        assert code in _REFUSED[transport]
         for call in large:
             np.testing.assert_allclose(np.array(call.result().celsius), 10, atol=1e-4)
         assert stream.convert(212) == pytest.approx(100, abs=1e-4)
@@ -136,7 +149,6 @@ def test_ctrl_c_in_a_script_that_ends_its_children_drains(repository: Repository
         assert server.wait() == 0
 
 
-@pytest.mark.parametrize("transport", ["http2", "grpcio"])
 def test_certificates_that_are_not_there_are_named(repository: Repository, transport: str) -> None:
     """TLS with files that cannot be read is one line and exit code 1."""
     tls = ("--tls-certificate", "/nowhere/chain.pem", "--tls-key", "/nowhere/key.pem")
