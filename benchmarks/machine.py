@@ -4,12 +4,15 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from benchmarks.process import ServerProcess
 
 PYTHON: Final = sys.executable
 _IGNORED: Final = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")
@@ -65,10 +68,34 @@ def installed_bytes(environment: Path) -> int:
 
 def busy_cores(seconds: float = 2.0) -> float:
     """How many cores' worth of time whatever runs here now takes; to be asked while nothing of ours does."""
-    before = stat_busy_ticks(Path("/proc/stat").read_text("utf-8"))
+    before = _busy_seconds()
     time.sleep(seconds)
-    after = stat_busy_ticks(Path("/proc/stat").read_text("utf-8"))
-    return (after - before) / os.sysconf("SC_CLK_TCK") / seconds
+    return (_busy_seconds() - before) / seconds
+
+
+class Foreign:
+    """What takes time on this machine beside a measurement: everything but the server, the load, and this process."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._begun = time.perf_counter()
+        self._ours = self._cpu_seconds()
+        self._busy = _busy_seconds()
+
+    def cores(self) -> float:
+        """How many cores' worth of time it took since this object was made, time stolen by the host included."""
+        seconds = time.perf_counter() - self._begun
+        foreign = _busy_seconds() - self._busy - (self._cpu_seconds() - self._ours)
+        return max(0.0, foreign / seconds)
+
+    def _cpu_seconds(self) -> float:
+        """The server's CPU time, this process's, and that of load generators that have ended."""
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return self._server.cpu_seconds() + sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _busy_seconds() -> float:
+    return stat_busy_ticks(Path("/proc/stat").read_text("utf-8")) / os.sysconf("SC_CLK_TCK")
 
 
 def stat_busy_ticks(stat: str) -> int:

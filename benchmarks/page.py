@@ -83,6 +83,7 @@ def _head(results: Results) -> str:
     machine = results["machine"]
     versions = machine["versions"].get("quicksilver", {})
     busy = ", ".join(f"{cores:.2f}" for cores in results["busy_cores"])
+    foreign = _foreign(results)
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "quicksilver-serving")
     return f"""# Performance
 
@@ -94,8 +95,26 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 {results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
 one input and one output, on the CPU.
-- Cores busy with anything else, before the run and after it: {busy}.
+- Cores busy with anything else, before the run and after it: {busy}. {foreign}
 - Load: h2load {machine["h2load"]} for closed loops and streams, our own generator for open loops: see the end."""
+
+
+def _foreign(results: Results) -> str:
+    """How much of the machine something else took while it was measured on."""
+    taken = [
+        sample["foreign_cores"]
+        for by_workload in results["samples"].values()
+        for samples in by_workload.values()
+        for sample in samples
+    ]
+    if not taken:
+        return ""
+    quarter, middle, three = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+    return (
+        f"During the measurements something else took {middle:.2f} cores in the middle one, "
+        f"{quarter:.2f} and {three:.2f} at the quartiles, {max(taken):.2f} in the worst: "
+        "times and throughputs suffer from that more than CPU-seconds, and all servers alike."
+    )
 
 
 def _requirements(results: Results) -> str:

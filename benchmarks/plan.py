@@ -113,6 +113,8 @@ class Plan:
     growth_seconds: float
     models: tuple[int, ...]
     """Numbers of models in the repository to measure the cost of a call with."""
+    spare_seconds: float
+    """Time for taking measurements again that something else on the machine disturbed."""
     fits: int
     """How often each training run is timed."""
 
@@ -139,6 +141,7 @@ FULL: Final = Plan(
     growth=_growth([1, 10, 100, 1_000, 10_000, 100_000, 1_000_000], [1, 10, 100, 1_000], [1, 10, 100, 1_000]),
     growth_seconds=1.0,
     models=(1, 10, 100),
+    spare_seconds=150.0,
     fits=3,
 )
 QUICK: Final = Plan(
@@ -161,6 +164,7 @@ QUICK: Final = Plan(
     growth=_growth([1, 1_000, 100_000], [1, 100], [1, 100]),
     growth_seconds=0.4,
     models=(1,),
+    spare_seconds=10.0,
     fits=1,
 )
 

@@ -26,6 +26,9 @@ SERVER_CORES: Final = "1"
 LOAD_CORES: Final = "0"
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - load generators write their logs to memory, where it can be had
 GROWERS: Final = ("quicksilver", "quicksilver_grpcio", "triton_1")
+DISTURBED_CORES: Final = 0.2
+"""More than this much of a core taken by anything else, and a measurement is taken again."""
+TRIES: Final = 3
 _EXPECTED: Final = (
     ServerFailedError, LoadError, OutputError, WrongAnswerError, grpc.RpcError, OSError, http.client.HTTPException,
 )  # fmt: skip
@@ -50,6 +53,7 @@ class Runner:
         self._environments = environments
         self._repository = repository
         self._plan = plan
+        self._spare_seconds = plan.spare_seconds
 
     def servers(self, only: Sequence[str]) -> tuple[list[Server], dict[str, str]]:
         """Those that can be run, of those named (none: all), and why the others cannot."""
@@ -154,6 +158,20 @@ class Runner:
         results["starts"].setdefault(server.key, []).append({"start_seconds": start, "peak_bytes": peak})
 
     def _one(self, server: Server, target: Target, workload: Workload, seconds: float) -> Sample:
+        """Measure; where the machine was busy with something else, again, and keep what was least disturbed."""
+        samples = [self._once(server, target, workload, seconds)]
+        while samples[-1]["foreign_cores"] > DISTURBED_CORES and len(samples) < TRIES and self._spare_seconds > 0:
+            begun = time.monotonic()
+            samples.append(self._once(server, target, workload, seconds))
+            self._spare_seconds -= time.monotonic() - begun
+        return min(samples, key=lambda sample: sample["foreign_cores"])
+
+    def _once(self, server: Server, target: Target, workload: Workload, seconds: float) -> Sample:
+        foreign = machine.Foreign(target.process)
+        sample = self._measure(server, target, workload, seconds)
+        return {**sample, "foreign_cores": foreign.cores()}
+
+    def _measure(self, server: Server, target: Target, workload: Workload, seconds: float) -> Sample:
         make = server.exchanges[workload.call]
         exchange = make(self._model_file, workload.values)
         if isinstance(workload, Open) and workload.beside_values:

@@ -33,7 +33,7 @@ def test_a_tiny_run_measures_our_own_servers(server: Server, tmp_path: Path) -> 
     environments = tmp_path / "environments"
     (environments / "quicksilver").mkdir(parents=True)
     (environments / "quicksilver" / "bin").symlink_to(Path(sys.executable).parent)
-    plan = dataclasses.replace(QUICK, workloads=None, seconds=0.2, warm_up_seconds=0.05)
+    plan = dataclasses.replace(QUICK, workloads=None, seconds=0.2, warm_up_seconds=0.05, spare_seconds=0)
     runner = Runner(environments, repository, plan)
     results = runner.rounds([dataclasses.replace(server, workloads=WORKLOADS)])
     assert results["failures"] == {server.key: []}
