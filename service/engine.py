@@ -40,6 +40,11 @@ _DTYPES: Final[dict[str, type[np.generic]]] = {
 }
 
 
+_EXTERNAL_DATA_KEY: Final = "session.model_external_initializers_file_folder_path"
+_NOWHERE: Final = "/dev/null"
+"""A path that is never a directory, so that nothing is ever found below it."""
+
+
 class EngineError(Exception):
     """A model file cannot be made into a session."""
 
@@ -174,6 +179,9 @@ def _session_options(options: EngineOptions) -> Any:  # noqa: ANN401 - onnxrunti
     session_options.inter_op_num_threads = options.inter_op_threads
     session_options.enable_mem_pattern = False  # it keeps a plan for every batch size it ever saw
     session_options.log_severity_level = 3  # errors; what it warns of (a fallback) is checked and told by us
+    # Weights outside of the file would be looked for in the working directory, or above it: a model could read any
+    # file of this machine into its answers.
+    session_options.add_session_config_entry(_EXTERNAL_DATA_KEY, _NOWHERE)
     for pool in ("intra_op", "inter_op"):
         session_options.add_session_config_entry(f"session.{pool}.allow_spinning", str(int(options.spinning)))
     return session_options

@@ -82,6 +82,30 @@ def make_softmax() -> bytes:
     return _model([helper.make_node("Softmax", ["fahrenheit"], ["celsius"], axis=0)], [], {})
 
 
+def make_thief(location: str, length_bytes: int, place: str) -> bytes:
+    """A graph that gives out a file of the machine that loads it, as weights that stand outside of the model."""
+    stolen = TensorProto(name="stolen", data_type=TensorProto.INT8, dims=[length_bytes])
+    stolen.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("length", str(length_bytes))):
+        stolen.external_data.add(key=key, value=value)
+    output = helper.make_tensor_value_info("celsius", TensorProto.INT8, [length_bytes])
+    give = helper.make_node("Identity", ["stolen"], ["celsius"])
+    always = helper.make_tensor("always", TensorProto.BOOL, [], [True])
+    branch = helper.make_graph([give], "branch", [], [output], [stolen])
+    nodes, constants = {
+        "initializer": ([give], [stolen]),
+        "constant": ([helper.make_node("Constant", [], ["celsius"], value=stolen)], []),
+        "subgraph": (
+            [helper.make_node("If", ["always"], ["celsius"], then_branch=branch, else_branch=branch)],
+            [always],
+        ),
+    }[place]
+    graph = helper.make_graph(nodes, "thief", [], [output], constants)
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
+    )
+
+
 def _model(nodes: list[onnx.NodeProto], constants: list[TensorProto], metadata: dict[str, str]) -> bytes:
     shape: list[str | int | None] = ["batch", 1]
     graph = helper.make_graph(

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from service.engine import DeviceError, Engine, EngineError, EngineOptions, TensorSpec, available_devices
-from tests.service.artefacts import make_artefact, make_plain
+from tests.service.artefacts import make_artefact, make_plain, make_thief
 
 CPU = EngineOptions(device="cpu")
 CUDA_MISSING = "cuda" not in available_devices()
@@ -42,6 +43,18 @@ def test_a_file_that_is_no_model_is_named_as_such(content: bytes) -> None:
     """Whatever ONNX Runtime raises comes out as one error."""
     with pytest.raises(EngineError, match="ONNX Runtime cannot load the file"):
         Engine(content, CPU)
+
+
+@pytest.mark.parametrize("where", ["secret.bin", "./secret.bin", "../{0}/secret.bin", "{1}/secret.bin"])
+@pytest.mark.parametrize("place", ["initializer", "constant", "subgraph"])
+def test_a_model_reads_no_file_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, place: str
+) -> None:
+    """Weights outside of the file are refused, wherever in the graph they stand, and however they are found."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(b"secret")
+    with pytest.raises(EngineError):
+        Engine(make_thief(where.format(tmp_path.name, tmp_path), len(b"secret"), place), CPU)
 
 
 def test_the_device_is_read_back_from_the_session() -> None:
