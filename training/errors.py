@@ -5,7 +5,7 @@ TrainingError
 ├── SplitError       the readings cannot be divided as asked
 ├── DivergedError    the loss left all bounds
 ├── CoverageError    so few readings cannot support an interval of that coverage
-├── ExportError      the exported file is not the model that was fitted
+├── ExportError      a model file cannot be run, or is not the model that was fitted
 └── PublishError     a file may not go into a repository, or could not be put there
 """
 
@@ -67,8 +67,8 @@ class CoverageError(TrainingError):
 
 
 class ExportError(TrainingError):
-    """The exported file does not answer as the fitted model does, or is not a valid model."""
+    """A model file, exported or given, is not a valid model, cannot be run, or does not answer as the fitted model."""
 
 
 class PublishError(TrainingError):
-    """A file is not an ONNX model, or its metadata is missing or wrong, so it does not go into a repository."""
+    """A file is not an ONNX model, its metadata is missing or wrong, or the repository or server does not take it."""

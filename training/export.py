@@ -21,7 +21,7 @@ from training.describe import describe
 from training.errors import ExportError
 from training.fit import Fitted
 from training.models import Converter
-from training.parity import check_golden, prove
+from training.parity import check_golden, one_line, prove
 
 OPSET: Final = 20
 """The ONNX operator set the graph is written in."""
@@ -63,17 +63,29 @@ def to_onnx(model: Converter) -> onnx.ModelProto:
     return graph
 
 
-def check(graph: onnx.ModelProto) -> None:
-    """Raise ExportError unless a graph is a valid ONNX model, its shapes and types included."""
+def check(graph: onnx.ModelProto, called: str = "the exported file") -> None:
+    """Raise ExportError, about a file `called` so, unless a graph is a valid ONNX model, shapes and types included."""
     try:
         onnx.checker.check_model(graph, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"the exported file is not a valid ONNX model: {error}") from error
+    except Exception as error:  # the checker's own, shape inference's, and what C++ raises from within either
+        raise ExportError(f"{called} is not a valid ONNX model: {one_line(error)}") from error
 
 
 def write(path: Path, model: bytes) -> None:
-    """Write a model file whole or not at all, over whatever stood there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a model file whole or not at all, over whatever stood there.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`, whichever file it was that the system refused.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_beside(path, model)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_beside(path: Path, model: bytes) -> None:
+    """Write a hidden file in the same directory, and rename it."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -22,7 +22,7 @@ BATCHES: Final = (0, 1, 2, 1000)
 REACH: Final = 4.0
 """How far beyond the training range inputs are compared: so many times its width on either side."""
 
-_QUIET: Final = 3  # ONNX Runtime's severities count from 0, verbose, to 4, fatal
+_QUIET: Final = 4  # of ONNX Runtime's severities, from 0, verbose, to 4, fatal: its errors are raised as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +34,31 @@ class Parity:
 
 
 class Engine:
-    """One ONNX file in an ONNX Runtime session of its own, on the CPU: float32 [B, N_in] to float32 [B] in °C."""
+    """One ONNX file in an ONNX Runtime session of its own, on the CPU: float32 [B, N_in] to float32 [B] in °C.
+
+    A file that ONNX Runtime cannot load, or a graph that cannot be run on such rows, is an ExportError.
+    """
 
     def __init__(self, model: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _QUIET
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            raise ExportError(f"ONNX Runtime cannot load the model: {one_line(error)}") from error
 
     def answer(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Answers in °C, one a row."""
         name = input_name(features.shape[1])
-        answers: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {name: features})[0]
+        try:
+            answers: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {name: features})[0]
+        except Exception as error:  # as above; ValueError for an input of another name
+            raise ExportError(
+                f"the graph does not take {name!r} {features.shape} to {OUTPUT_NAME!r}: {one_line(error)}"
+            ) from error
         if answers.shape != (len(features), 1):
-            raise ExportError(f"the exported model gave {answers.shape} for {features.shape}")
+            raise ExportError(f"the model gave {answers.shape} for {features.shape}")
         return answers[:, 0]
 
 
@@ -75,8 +86,13 @@ def allowed(answers: NDArray[np.float64], rounding: float) -> NDArray[np.float64
     return np.maximum(ABSOLUTE_TOLERANCE_CELSIUS + RELATIVE_TOLERANCE * np.abs(answers), 2.0 * rounding)
 
 
+def one_line(error: Exception) -> str:
+    """What an exception of ONNX or of ONNX Runtime says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def check_golden(model: bytes, golden: GoldenVectors) -> None:
-    """Raise ExportError unless a model file answers its own golden vectors within their tolerance."""
+    """Raise ExportError unless a model file can be run, and answers its own golden vectors within their tolerance."""
     answers = Engine(model).answer(np.array(golden.inputs, dtype=np.float32))
     if mismatch := golden.mismatch(answers.tolist()):
         raise ExportError(f"the model does not answer as its own metadata says: {mismatch}")

@@ -11,7 +11,7 @@ from proto.repository import Repository, check_name
 from training.arguments import whole
 from training.errors import PublishError
 from training.export import check
-from training.parity import check_golden
+from training.parity import Engine, check_golden
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,25 +81,30 @@ def publish(repository: Repository, name: str, model: bytes, version: int | None
 
     Raises:
         TrainingError: as `check_file`.
+        PublishError: the repository cannot be written to.
         RepositoryError: the repository refuses it.
     """
     check_file(model, plain=plain)
-    return repository.publish(name, model, version)
+    try:
+        return repository.publish(name, model, version)
+    except OSError as error:
+        raise PublishError(f"{repository.root}: cannot be written to: {error.strerror}") from error
 
 
 def check_file(model: bytes, *, plain: bool = False) -> None:
     """Check that a model file may be published.
 
     A file with our metadata must have all of it, and must answer its golden vectors. A file without is taken only where
-    `plain` says that this is meant.
+    `plain` says that this is meant, and where ONNX Runtime can load it: it could not be served otherwise.
 
     Raises:
-        PublishError: it is no valid ONNX model, or carries no metadata and `plain` was not said, or its metadata is
-            wrong.
-        ExportError: it does not answer its golden vectors.
+        PublishError: it is no ONNX model, or carries no metadata and `plain` was not said, or its metadata is wrong.
+        ExportError: it is no valid ONNX model, cannot be loaded, or does not answer its golden vectors.
     """
     artefact = read_artefact(model, plain=plain)
-    if artefact is not None:
+    if artefact is None:
+        Engine(model)
+    else:
         check_golden(model, artefact.golden)
 
 
@@ -107,13 +112,13 @@ def read_artefact(model: bytes, *, plain: bool = False) -> Artefact | None:
     """Read the metadata of a model file strictly; None for a plain model where that is allowed.
 
     Raises:
-        PublishError: see `check_file`.
+        TrainingError: see `check_file`.
     """
     try:
         graph = onnx.load_model_from_string(model)
     except DecodeError as error:
         raise PublishError("not an ONNX model: the file cannot be decoded") from error
-    check(graph)
+    check(graph, "the file")
     try:
         return from_metadata({entry.key: entry.value for entry in graph.metadata_props})
     except NotAnArtefactError as error:

@@ -32,7 +32,8 @@ def send(destination: Destination, name: str, model: bytes, version: int | None 
     Returns once the server has verified it, written it to its repository, and loaded the model.
 
     Raises:
-        PublishError: the server cannot be reached, or refuses; its reason stands in the message.
+        PublishError: the server cannot be reached, or refuses, its reason standing in the message; or what the token
+            file holds is no token.
         OSError: a file of the destination cannot be read.
     """
     request = pb.RepositoryModelLoadRequest(model_name=name)
@@ -75,4 +76,8 @@ def _channel(destination: Destination) -> grpc.Channel:
 def _metadata(destination: Destination) -> tuple[tuple[str, str], ...]:
     if destination.token_file is None:
         return ()
-    return (("authorization", f"Bearer {destination.token_file.read_text('ascii').strip()}"),)
+    try:
+        token = destination.token_file.read_text("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise PublishError(f"{destination.token_file}: a token is ASCII, unlike the byte at {error.start}") from error
+    return (("authorization", f"Bearer {token}"),)

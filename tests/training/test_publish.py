@@ -1,5 +1,6 @@
 """Publishing: only a file that is what it says goes into a repository."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -75,6 +76,77 @@ def test_file_that_is_no_model_is_refused(repository: Repository, content: bytes
     for as_plain in (False, True):
         with pytest.raises((PublishError, ExportError), match=r"not an? .*ONNX model|not a valid ONNX model"):
             publish(repository, "linear", content, plain=as_plain)
+
+
+def with_input_renamed(model: bytes) -> bytes:
+    """The file with a graph whose input has another name."""
+    graph = onnx.load_model_from_string(model)
+    (given,) = graph.graph.input
+    for node in graph.graph.node:
+        node.input[:] = ["reading" if name == given.name else name for name in node.input]
+    given.name = "reading"
+    return graph.SerializeToString()
+
+
+def with_wrong_shape(model: bytes) -> bytes:
+    """The file with an output of a shape that its graph does not give."""
+    graph = onnx.load_model_from_string(model)
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+    return graph.SerializeToString()
+
+
+def with_operator_of_others(model: bytes) -> bytes:
+    """A plain file with an operator that ONNX allows and ONNX Runtime does not know."""
+    graph = onnx.load_model_from_string(plain(model))
+    graph.graph.node[-1].domain = "com.example"
+    graph.opset_import.add(domain="com.example", version=1)
+    return graph.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (with_wrong_shape, "the file is not a valid ONNX model: [ShapeInferenceError]"),
+        (with_input_renamed, "the graph does not take 'fahrenheit' (16, 1) to 'celsius': "),
+        (with_operator_of_others, "ONNX Runtime cannot load the model: "),
+    ],
+)
+def test_file_that_cannot_be_served_is_refused_in_one_line(
+    tmp_path: Path,
+    linear_file: bytes,
+    capfd: pytest.CaptureFixture[str],
+    change: Callable[[bytes], bytes],
+    says: str,
+) -> None:
+    """Wrong shapes, an input of another name, an unknown operator: named before anything is written or sent."""
+    path, models = tmp_path / "m.onnx", tmp_path / "models"
+    path.write_bytes(change(linear_file))
+    for where in (["--repository", str(models)], ["--to", "127.0.0.1:1"]):
+        assert cli.main(["publish", str(path), *where, "--name", "linear", "--plain"]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"quicksilver publish: {says}")
+    assert not models.exists()
+
+
+def test_repository_that_cannot_be_written_is_named(tmp_path: Path, linear_file: bytes) -> None:
+    """By the path that was given, not by that of a hidden file in it."""
+    blocked = Repository(tmp_path / "models")
+    blocked.root.write_text("not a directory")
+    with pytest.raises(PublishError, match=f"^{blocked.root}: cannot be written to: "):
+        publish(blocked, "linear", linear_file)
+
+
+def test_token_that_is_no_token_is_refused_in_one_line(
+    tmp_path: Path, linear_file: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token file in another encoding is named."""
+    path, token = tmp_path / "m.onnx", tmp_path / "token"
+    path.write_bytes(linear_file)
+    token.write_bytes("geheim-ä".encode())
+    words = ["publish", str(path), "--to", "127.0.0.1:1", "--name", "linear", "--token-file", str(token)]
+    assert cli.main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"quicksilver publish: {token}: a token is ASCII, unlike the byte at 7"
 
 
 def test_bad_name_is_refused(repository: Repository, linear_file: bytes) -> None:
