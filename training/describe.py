@@ -79,17 +79,22 @@ def _golden(fitted: Fitted, rounding: float) -> GoldenVectors:
     )
 
 
-def git_commit() -> str | None:
-    """The commit of the source that trains, where it is a git checkout and git is there; None otherwise."""
-    source = Path(__file__).resolve()
+def git_commit(source: Path = Path(__file__)) -> str | None:
+    """The commit of the source that trains, where it is a git checkout and git is there; None otherwise.
+
+    `-dirty` follows where a file that the checkout knows has been changed since: the commit alone is not the source.
+    """
+    source = source.resolve()
     git = shutil.which("git")
     if git is None:
         return None
 
     def ask(*words: str) -> str | None:
-        command = [git, "-C", str(source.parent), *words]
+        command = [git, "--no-optional-locks", "-C", str(source.parent), *words]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no outside words
         return answer.stdout.strip() if answer.returncode == 0 else None
 
     # An installed copy may lie inside some other project's checkout: the commit counts only if it knows this file.
-    return ask("rev-parse", "HEAD") if ask("ls-files", "--error-unmatch", source.name) else None
+    if not ask("ls-files", "--error-unmatch", source.name):
+        return None
+    return ask("describe", "--always", "--exclude=*", "--abbrev=40", "--dirty")

@@ -78,10 +78,26 @@ def test_metadata_is_that_of_the_fit(mlp: Fitted, mlp_file: bytes) -> None:
     assert artefact.rows_independent
 
 
-def test_commit_is_that_of_the_checkout_or_none() -> None:
-    """The commit, where there is one to be known, is a full hash."""
-    commit = git_commit()
-    assert commit is None or (len(commit) == 40 and int(commit, 16) >= 0)
+def test_commit_is_that_of_the_checkout_and_says_where_that_is_not_all(tmp_path: Path) -> None:
+    """A full hash; with `-dirty` once a file differs from it; none where the checkout does not know the source."""
+
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", "-C", tmp_path, *identity, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    source, other = tmp_path / "source.py", tmp_path / "other.py"
+    source.write_text("")
+    other.write_text("")
+    git("init")
+    assert git_commit(source) is None
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "v1")
+    head = git("rev-parse", "HEAD")
+    assert git_commit(source) == head
+    other.write_text("changed")
+    assert git_commit(source) == f"{head}-dirty"
 
 
 def test_golden_vectors_lie_inside_and_outside_and_hold(mlp: Fitted, mlp_file: bytes) -> None:

@@ -1,6 +1,7 @@
 """The prediction interval: that what it states is true, and that what cannot be stated is refused."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -169,17 +170,17 @@ def test_enough_validation_rows_give_a_split_conformal_interval(make_readings: M
     assert np.count_nonzero(residuals <= stated.half_width_celsius) == 17
 
 
-def test_spread_of_several_columns_is_taken_over_their_box(two_columns: Dataset) -> None:
-    """A refit that differs from the model in one column's slope alone differs most at that column's ends."""
+def test_spread_of_several_columns_of_a_linear_model_is_exact(two_columns: Dataset) -> None:
+    """A refit with other slopes differs most at a corner of the columns' box, wherever no reading lies."""
     options = FitOptions(2, 1e-2, "adam")
     fitted = train(two_columns, seeded_split(len(two_columns), 0), Architecture("linear"), options)
     refit = copy.deepcopy(fitted.model)
     with torch.no_grad():
-        refit.get_parameter("linear.weight")[0, 1] += 1.0
-    low, high = fitted.training_range
-    ends = np.abs(refit.predict(np.array([low, high])) - fitted.model.predict(np.array([low, high])))
+        refit.get_parameter("linear.weight").add_(torch.tensor([[1.0, -1.0]]))
+    corners = np.array(list(itertools.product(*zip(*fitted.training_range, strict=True))))
+    distances = np.abs(refit.predict(corners) - fitted.model.predict(corners))
     found = spread(fitted, LeaveOneOut(np.arange(1), np.zeros(1), (refit,)))
-    assert found == pytest.approx(ends.max(), rel=0.02)
+    assert found == pytest.approx(distances.max(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
