@@ -49,6 +49,8 @@ def main(words: Sequence[str]) -> int:
         return module.run(parser.parse_args(words[1:]))
     except (TrainingError, RepositoryError, ArtefactError) as error:
         return _complain(words[0], str(error), 1)
+    except BrokenPipeError:  # whoever read the output has left: the command `quicksilver` knows what to make of it
+        raise
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         return _complain(words[0], f"{where}{error.strerror or error}", 1)

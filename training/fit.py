@@ -61,6 +61,16 @@ class History:
     def __len__(self) -> int:
         return len(self.training)
 
+    @property
+    def late_fall(self) -> float:
+        """By what share the mean training loss of the last tenth of the epochs lies below that of the tenth before.
+
+        0 for a fit of fewer than 20 epochs, which has no such tenths, and where the loss rose.
+        """
+        tenth = len(self) // 10
+        before, last = self.training[-2 * tenth : -tenth].mean(), self.training[-tenth:].mean()
+        return max(0.0, 1.0 - float(last / before)) if tenth > 1 and before > 0 else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
@@ -159,7 +169,7 @@ def train(
     """Build the converter that belongs to the data and fit it: `build_for` and `fit`, with the default options."""
     options = options or default_options(architecture.kind, built_in=dataset.is_built_in)
     check_training_rows(dataset, split)
-    model = build_for(dataset, split.training, architecture, options.seed)
+    model = build_for(dataset, split.training, architecture, options.seed, options.optimizer)
     return fit(model, dataset, split, options, progress)
 
 

@@ -40,10 +40,10 @@ def leave_one_out(fitted: Fitted, progress: Progress = unwatched) -> LeaveOneOut
     Raises:
         DivergedError: a refit diverged.
     """
-    dataset, seed = fitted.dataset, fitted.options.seed
+    dataset, seed, optimizer = fitted.dataset, fitted.options.seed, fitted.options.optimizer
     rows = _drawn(len(dataset), seed)
     splits = [Split(np.delete(rows, place), rows[:0]) for place in range(len(rows))]
-    refits = [build_for(dataset, split.training, fitted.architecture, seed) for split in splits]
+    refits = [build_for(dataset, split.training, fitted.architecture, seed, optimizer) for split in splits]
     fit_together(refits, dataset, splits, fitted.options, progress)
     answers = [model.predict(dataset.features[[row]])[0] for model, row in zip(refits, rows, strict=True)]
     return LeaveOneOut(rows, np.array(answers) - dataset.celsius[rows], tuple(refits))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.dataset import Dataset
-from training.options import Activation, Architecture, uses_published_scaling
+from training.options import Activation, Architecture, Optimizer, uses_published_scaling
 
 PUBLISHED_SCALE: Final = 0.1
 
@@ -183,10 +183,16 @@ def build(
         return Converter(architecture, n_inputs, scaling, restore)
 
 
-def build_for(dataset: Dataset, rows: NDArray[np.int64], architecture: Architecture, seed: int = 0) -> Converter:
-    """A fresh converter with the scaling that belongs to it: 0.1 as published, or standardised over `rows`."""
+def build_for(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    architecture: Architecture,
+    seed: int = 0,
+    optimizer: Optimizer = "sgd",
+) -> Converter:
+    """A fresh converter with the scaling that belongs to the fit: 0.1 as published, or standardised over `rows`."""
     n_inputs = len(dataset.columns)
-    if uses_published_scaling(architecture.kind, built_in=dataset.is_built_in):
+    if uses_published_scaling(architecture.kind, built_in=dataset.is_built_in, optimizer=optimizer):
         return build(architecture, n_inputs, scaling=Scale(PUBLISHED_SCALE), seed=seed)
     features, celsius = dataset.features[rows], dataset.celsius[rows]
     return build(

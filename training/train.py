@@ -6,14 +6,20 @@ answered at once.
 
 import argparse
 import dataclasses
+import errno
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.repository import Repository, check_name
 from training import arguments as shared
 from training.dataset import Dataset
-from training.options import ACTIVATIONS, KINDS, OPTIMIZERS, Architecture, FitOptions, default_options
+from training.options import ACTIVATIONS, KINDS, OPTIMIZERS, PUBLISHED, Architecture, FitOptions, default_options
+
+MATERIAL_FALL: Final = 0.1
+"""A training loss that falls by this share over the last tenth of a fit has not arrived."""
 
 if TYPE_CHECKING:
     from proto.artefact import Interval
@@ -31,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden layers (default: tanh)")
     fit = parser.add_argument_group("fit (the defaults are the published ones on the built-in readings)")
     fit.add_argument("--epochs", type=shared.whole(1), metavar="N", help="steps, each on all training rows")
-    fit.add_argument("--learning-rate", type=_positive, metavar="RATE", help="step size of the optimizer")
-    fit.add_argument("--optimizer", choices=OPTIMIZERS, help="by its name in torch.optim")
+    fit.add_argument("--learning-rate", type=_positive, metavar="RATE", help="step size (default: the optimizer's)")
+    fit.add_argument(
+        "--optimizer", choices=OPTIMIZERS, help="by its name in torch.optim; any but sgd standardises the columns"
+    )
     fit.add_argument(
         "--patience",
         type=shared.whole(1),
@@ -53,16 +61,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train as asked, and return the exit code."""
-    if arguments.unless_published and arguments.publish is None:
-        return _misused("--unless-published needs --publish")
+    if arguments.publish is None and (arguments.unless_published or arguments.name is not None):
+        return _misused(f"{'--unless-published' if arguments.unless_published else '--name'} needs --publish")
     if arguments.kind != "mlp" and (arguments.hidden or arguments.activation):
         return _misused(f"--hidden and --activation belong to an mlp, not to a {arguments.kind} model")
-    name = check_name(arguments.name or arguments.kind)
+    name = check_name(arguments.kind if arguments.name is None else arguments.name)
     if arguments.unless_published and (versions := Repository(arguments.publish).versions(name)):
         _say(f"{name}/{versions[-1]} is in {arguments.publish}/ already: nothing to do")
         return 0
+    if arguments.output is not None:
+        check_file_path(arguments.output)
+    if arguments.publish is not None:
+        check_directory(arguments.publish)
+        check_directory(arguments.publish / name)
     _train(arguments, name)
     return 0
+
+
+def check_file_path(path: Path) -> None:
+    """Raise the OSError, naming the path, with which writing a file there would end, so far as that is known before."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    check_directory(path.parent, path)
+
+
+def check_directory(directory: Path, path: Path | None = None) -> None:
+    """Raise an OSError, naming the path, where a directory can neither be written to nor be made.
+
+    `path` is what the error names, the directory where none is given.
+    """
+    nearest = next(each for each in (directory, *directory.parents, Path()) if os.path.lexists(each))
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path or directory))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path or directory))
 
 
 def _misused(problem: str) -> int:
@@ -84,12 +116,18 @@ def _train(arguments: argparse.Namespace, name: str) -> None:
             stated = interval.stated_interval(fitted, arguments.coverage, progress=watch)
     else:
         stated = interval.stated_interval(fitted, arguments.coverage)
-    _say("\n".join(summary(fitted, stated)))
-    _deliver(arguments, name, fitted, stated)
+    if warning := unfinished(fitted):
+        print(f"quicksilver train: {warning}", file=sys.stderr)  # noqa: T201 - the terminal is who asked
+    lines = summary(fitted, stated)
+    try:
+        for line in _deliver(arguments, name, fitted, stated):
+            lines.append(line)  # one by one: where a later step fails, what was done before it is told
+    finally:
+        _say("\n".join(lines))  # not before: a reader that has left (`| head`) keeps nothing from being written
 
 
-def _deliver(arguments: argparse.Namespace, name: str, fitted: "Fitted", stated: "Interval") -> None:
-    """Export where a file or a repository is to have it."""
+def _deliver(arguments: argparse.Namespace, name: str, fitted: "Fitted", stated: "Interval") -> Iterator[str]:
+    """Export where a file or a repository is to have it, and say so step by step."""
     if arguments.output is None and arguments.publish is None:
         return
     from training import export, publish  # noqa: PLC0415 - these import torch's exporter and ONNX Runtime
@@ -97,10 +135,10 @@ def _deliver(arguments: argparse.Namespace, name: str, fitted: "Fitted", stated:
     model = export.export(fitted, stated)
     if arguments.output is not None:
         export.write(arguments.output, model)
-        _say(f"wrote {arguments.output} ({len(model):,} bytes)")
+        yield f"wrote {arguments.output} ({len(model):,} bytes)"
     if arguments.publish is not None:
         version = publish.publish(Repository(arguments.publish), name, model)
-        _say(f"published {name}/{version} to {arguments.publish}/")
+        yield f"published {name}/{version} to {arguments.publish}/"
 
 
 def architecture_of(arguments: argparse.Namespace) -> Architecture:
@@ -113,7 +151,25 @@ def options_of(arguments: argparse.Namespace, dataset: Dataset) -> FitOptions:
     """The fit that the options ask for: the defaults for this kind and data, with what was given put over them."""
     asked = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(FitOptions)}
     given = {key: value for key, value in asked.items() if value is not None}
-    return dataclasses.replace(default_options(arguments.kind, built_in=dataset.is_built_in), **given)
+    defaults = default_options(arguments.kind, built_in=dataset.is_built_in, optimizer=arguments.optimizer)
+    return dataclasses.replace(defaults, **given)
+
+
+def unfinished(fitted: "Fitted") -> str | None:
+    """Say that the training loss was still falling materially as the epochs ran out; None where it was not.
+
+    A fit that stopped early chose its end. The published runs end where they were published to end, the MLP's in
+    mid-fall: nothing is said of their recipe, unchanged but for the seed.
+    """
+    options, fall = fitted.options, fitted.history.late_fall
+    published = PUBLISHED.get(fitted.architecture.kind)
+    is_published = fitted.dataset.is_built_in and published == dataclasses.replace(options, seed=0)
+    if fall < MATERIAL_FALL or is_published or len(fitted.history) < options.epochs:
+        return None
+    return (
+        f"the training loss still fell by {fall:.0%} over the last tenth of the {options.epochs:,} epochs: "
+        "more --epochs or a greater --learning-rate would fit more closely"
+    )
 
 
 def summary(fitted: "Fitted", stated: "Interval") -> list[str]:

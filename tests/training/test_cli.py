@@ -1,6 +1,7 @@
 """The commands as a user types them: what they print, what they leave, and their exit codes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -86,6 +87,52 @@ def test_unless_published_trains_only_once(tmp_path: Path, capsys: pytest.Captur
     assert Repository(models).versions("linear") == [1]
 
 
+def test_name_that_is_empty_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not taken for no name at all."""
+    assert "'' is not a valid name" in refused(capsys, "train", "linear", "--publish", str(tmp_path), "--name", "")
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A directory for a file, a file for a directory, at once and by the name given, without a line of progress."""
+    (tmp_path / "file").write_text("")
+    for words, path, says in (
+        (["--output"], tmp_path, "Is a directory"),
+        (["--output"], tmp_path / "file" / "model.onnx", "Not a directory"),
+        (["--publish"], tmp_path / "file", "Not a directory"),
+        (["--name", "file", "--publish"], tmp_path, "Not a directory"),
+    ):
+        assert main(["train", "linear", *words, str(path)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line in {f"quicksilver train: {path}: {says}", f"quicksilver train: {path / 'file'}: {says}"}
+
+
+def test_reader_that_leaves_keeps_nothing_from_being_written(tmp_path: Path) -> None:
+    """`train | head` writes and publishes all the same, and ends as any command does whose reader has left."""
+    program = "import sys, quicksilver; sys.exit(quicksilver.main())"
+    words = ["train", "linear", *QUICK, "--output", "linear.onnx", "--publish", "models"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    os.close(writing)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert "quicksilver train: Broken pipe" not in done.stderr
+    assert (tmp_path / "linear.onnx").is_file()
+    assert Repository(tmp_path / "models").versions("linear") == [1]
+
+
+def test_fit_that_has_not_arrived_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """A loss in mid-fall at the last epoch is told on standard error; the defaults arrive."""
+    assert main(["train", "linear", "--optimizer", "adam", "--epochs", "100"]) == 0
+    *_, last = capsys.readouterr().err.splitlines()
+    assert "over the last tenth of the 100 epochs" in last
+    for optimizer in ("sgd", "adam"):
+        assert main(["train", "linear", "--optimizer", optimizer]) == 0
+        assert "last tenth" not in capsys.readouterr().err
+
+
 # What is not imported -------------------------------------------------------------------------------------------------
 
 
@@ -165,14 +212,8 @@ def test_bad_name_is_refused_before_the_fit(tmp_path: Path, capsys: pytest.Captu
 def test_repository_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file where the repository should be is named."""
     (tmp_path / "models").write_text("not a directory")
-    line = refused_after_fit(capsys, "train", "linear", *QUICK, "--publish", str(tmp_path / "models"))
+    line = refused(capsys, "train", "linear", *QUICK, "--publish", str(tmp_path / "models"))
     assert str(tmp_path / "models") in line
-
-
-def refused_after_fit(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The last line on standard error of a command that fails at its end."""
-    assert main(words) == 1
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +247,7 @@ def test_command_line_that_makes_no_sense_ends_with_2(
     "words",
     [
         ["train", "linear", "--unless-published"],
+        ["train", "linear", "--name", "celsius"],
         ["train", "linear", "--hidden", "8"],
         ["train", "quadratic", "--activation", "tanh"],
     ],

@@ -12,7 +12,7 @@ from training.dataset import Dataset, Split, seeded_split
 from training.errors import DataError, DivergedError
 from training.fit import Fitted, fit, train
 from training.models import Converter, Scale, build, build_for
-from training.options import KINDS, OPTIMIZERS, Architecture, FitOptions, Optimizer, default_options
+from training.options import KINDS, OPTIMIZERS, PUBLISHED, Architecture, FitOptions, Optimizer, default_options
 
 
 def least_squares_loss(readings: Dataset, rows: np.ndarray, *, squares: bool = False) -> float:
@@ -150,6 +150,34 @@ def test_every_optimizer_descends(readings: Dataset, split: Split, optimizer: Op
     """Each optimizer lowers the loss, and is the one of that name in torch."""
     fitted = train(readings, split, Architecture("linear"), FitOptions(200, 1e-2, optimizer))
     assert fitted.training_loss < fitted.history.training[0]
+
+
+@pytest.mark.parametrize("optimizer", sorted(set(OPTIMIZERS) - {"sgd"}))
+def test_defaults_of_every_optimizer_converge_on_the_built_in_readings(
+    readings: Dataset, split: Split, optimizer: Optimizer
+) -> None:
+    """Whichever optimizer is named, its default rate ends within 0.1 % of the exact optimum's loss."""
+    fitted = train(
+        readings, split, Architecture("linear"), default_options("linear", built_in=True, optimizer=optimizer)
+    )
+    assert fitted.options.optimizer == optimizer
+    assert fitted.training_loss == pytest.approx(least_squares_loss(readings, split.training), rel=1e-3)
+
+
+def test_plain_descent_keeps_the_published_recipe() -> None:
+    """Naming the published runs' optimizer changes nothing of them."""
+    for kind, published in PUBLISHED.items():
+        assert default_options(kind, built_in=True, optimizer="sgd") == published
+        assert default_options(kind, built_in=True) == published
+
+
+def test_plain_descent_converges_on_other_data(make_readings: MakeReadings) -> None:
+    """On standardised columns its default rate is a greater one."""
+    readings = make_readings(-40.0, 220.0)
+    split = seeded_split(len(readings), 0)
+    options = default_options("linear", built_in=False, optimizer="sgd")
+    fitted = train(readings, split, Architecture("linear"), options)
+    assert fitted.training_loss == pytest.approx(least_squares_loss(readings, split.training), rel=1e-3)
 
 
 # Early stopping -------------------------------------------------------------------------------------------------------
