@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.quicksilver.v1 import converter_pb2 as api
@@ -117,6 +119,20 @@ def test_a_model_answers_from_its_load_to_its_unload(start_server: StartServer, 
         for _ in range(2):
             caller.unload("linear")
             assert "not loaded" in refused(grpc.StatusCode.UNAVAILABLE, caller.version_of, "linear")
+
+
+def test_health_watchers_learn_of_loads_and_unloads(caller: Caller, explicit: Server) -> None:
+    """A watch on a model that is not there yet ends its wait when the model is sent, and learns when it is unloaded."""
+    with grpc.insecure_channel(explicit.address) as channel:
+        watch = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="models/sent"), timeout=TIMEOUT_SECONDS)
+        told = [next(watch).status]
+        caller.load("sent", {file_key(1): make_artefact()})
+        told.append(next(watch).status)
+        caller.unload("sent")
+        told.append(next(watch).status)
+        watch.cancel()
+    states = health_pb2.HealthCheckResponse
+    assert told == [states.SERVICE_UNKNOWN, states.SERVING, states.NOT_SERVING]
 
 
 def test_what_is_not_there_is_neither_loaded_nor_unloaded(caller: Caller) -> None:
