@@ -4,8 +4,10 @@
 deadline, retry what was not begun (UNAVAILABLE), and raise a ConverterError of the kind that the status code means.
 """
 
+import asyncio
 import json
 import math
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -25,7 +27,7 @@ from service.client_errors import (
     error_from,
 )
 from service.conversion import Choice, Conversion, OnExtrapolation, Options
-from service.exchange import CHUNK_ROWS, PARSERS, Exchange, Exchanges
+from service.exchange import CHUNK_ROWS, PARSERS, Asked, Call, Exchange, Exchanges
 
 __all__ = [
     "AsyncConverter",
@@ -150,14 +152,24 @@ class Converter:
             call = next(exchange)
             while True:
                 try:
-                    answer = self._methods[call.path](call.request, timeout=self._timeout)
-                except grpc.RpcError as error:
-                    call = exchange.throw(error_from(error, self._address))
+                    answer = self._answer(call)
+                except ConverterError as error:
+                    call = exchange.throw(error)
                 else:
                     call = exchange.send(answer)
         except StopIteration as done:
             result: T = done.value
             return result
+        finally:
+            exchange.close()
+
+    def _answer(self, call: Call | Asked) -> Any:  # noqa: ANN401 - the answer to any call
+        if isinstance(call, Future):
+            return call.result()
+        try:
+            return self._methods[call.path](call.request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise error_from(error, self._address) from error
 
 
 class AsyncConverter:
@@ -228,14 +240,24 @@ class AsyncConverter:
             call = next(exchange)
             while True:
                 try:
-                    answer = await self._methods[call.path](call.request, timeout=self._timeout)
-                except grpc.RpcError as error:
-                    call = exchange.throw(error_from(error, self._address))
+                    answer = await self._answer(call)
+                except ConverterError as error:
+                    call = exchange.throw(error)
                 else:
                     call = exchange.send(answer)
         except StopIteration as done:
             result: T = done.value
             return result
+        finally:
+            exchange.close()
+
+    async def _answer(self, call: Call | Asked) -> Any:  # noqa: ANN401 - the answer to any call
+        if isinstance(call, Future):
+            return await asyncio.shield(asyncio.wrap_future(call))  # shielded: it is another task's as well
+        try:
+            return await self._methods[call.path](call.request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise error_from(error, self._address) from error
 
 
 def _grpc_timeout(seconds: float) -> float | None:

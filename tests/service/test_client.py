@@ -80,13 +80,20 @@ def client(connect: Connect, server: Server) -> _Both:
     return connect(server.address)
 
 
+_Answer = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+def _roomy(_body: bytes, _context: grpc.ServicerContext) -> bytes:
+    limits = api.Limits(max_rows_per_request=1 << 20, max_message_bytes=8 << 20)
+    return api.ListModelsResponse(limits=limits).SerializeToString()
+
+
 @contextlib.contextmanager
-def _serving(answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> Iterator[str]:
+def _serving(answer: _Answer, list_models: _Answer = _roomy) -> Iterator[str]:
     """A server of our own making: one that does to Convert what a good server does not."""
-    limits = api.ListModelsResponse(limits=api.Limits(max_rows_per_request=1 << 20, max_message_bytes=8 << 20))
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Convert": grpc.unary_unary_rpc_method_handler(answer),
-        "ListModels": grpc.unary_unary_rpc_method_handler(lambda _body, _context: limits.SerializeToString()),
+        "ListModels": grpc.unary_unary_rpc_method_handler(list_models),
     }
     server = grpc.server(ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("quicksilver.v1.ConverterService", handlers)])
@@ -312,6 +319,34 @@ async def test_tasks_share_a_converter(server: Server) -> None:
         answers = await asyncio.gather(*(converter.convert([offset, 50]) for offset in range(100)))
     for offset, answer in enumerate(answers):
         np.testing.assert_allclose(answer.celsius, [(offset - 32) * 5 / 9, 10], atol=1e-4)
+
+
+async def test_first_calls_that_begin_together_ask_for_the_limits_once() -> None:
+    """However many tasks convert at once, and whichever of them is cancelled meanwhile."""
+    asked: list[bytes] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def list_models(body: bytes, _context: grpc.ServicerContext) -> bytes:
+        asked.append(body)
+        begun.set()
+        go_on.wait()
+        limits = api.Limits(max_rows_per_request=1 << 20, max_message_bytes=8 << 20)
+        return api.ListModelsResponse(limits=limits).SerializeToString()
+
+    def echo(body: bytes, _context: grpc.ServicerContext) -> bytes:
+        request = api.ConvertRequest.FromString(body)
+        return api.ConvertResponse(model="m", version=1, celsius=request.fahrenheit).SerializeToString()
+
+    with _serving(echo, list_models) as address:
+        async with AsyncConverter(address) as converter:
+            tasks = [asyncio.create_task(converter.convert([task, 50])) for task in range(50)]
+            await asyncio.to_thread(begun.wait)
+            tasks[7].cancel()
+            go_on.set()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(asked) == 1
+    assert isinstance(answers.pop(7), asyncio.CancelledError)
+    assert [answer.celsius[0] for answer in answers if isinstance(answer, Conversion)] == [*range(7), *range(8, 50)]
 
 
 async def test_a_cancelled_task_touches_nobody_else() -> None:

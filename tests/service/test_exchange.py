@@ -1,6 +1,7 @@
 """What a client says, call by call, with no server and no clock."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2 import DESCRIPTOR
-from service.client_errors import ConverterError, InvalidRequestError
+from service.client_errors import ConverterError, InvalidRequestError, ServerBusyError
 from service.conversion import Choice, Conversion, Options
-from service.exchange import CHUNK_ROWS, PARSERS, Call, Exchange, Exchanges, chunk_rows
+from service.exchange import CHUNK_ROWS, PARSERS, Asked, Call, Exchange, Exchanges, chunk_rows
 from service.status import Code
 
 ROOMY = api.Limits(max_rows_per_request=1 << 20, max_message_bytes=8 << 20)
@@ -22,18 +23,18 @@ class _Server:
     """Answers calls by the exact law, a few rows at a time; keeps the requests; its stable version moves at each."""
 
     def __init__(self, limits: api.Limits = ROOMY) -> None:
-        self._limits = limits
+        self.limits = limits
         self.requests: list[api.ConvertRequest] = []
         self.asked_for_limits = 0
 
     def __call__(self, call: Call) -> Message:
         if call.path.endswith("ListModels"):
             self.asked_for_limits += 1
-            return api.ListModelsResponse(limits=self._limits)
+            return api.ListModelsResponse(limits=self.limits)
         request = api.ConvertRequest.FromString(call.request)
         self.requests.append(request)
-        assert len(request.fahrenheit) <= self._limits.max_rows_per_request
-        assert len(call.request) <= self._limits.max_message_bytes
+        assert len(request.fahrenheit) <= self.limits.max_rows_per_request
+        assert len(call.request) <= self.limits.max_message_bytes
         return api.ConvertResponse(
             model=request.model or "default",
             version=request.version or len(self.requests),
@@ -46,6 +47,7 @@ def _drive(exchange: Exchange[Conversion], answer: Callable[[Call], Message]) ->
     try:
         call = next(exchange)
         while True:
+            assert isinstance(call, Call)
             try:
                 reply = answer(call)
             except ConverterError as error:
@@ -88,6 +90,88 @@ def test_limits_are_asked_for_once_and_not_for_a_single_row() -> None:
     for _ in range(3):
         _drive(exchanges.convert([32, 50], Choice(), Options()), server)
     assert server.asked_for_limits == 1
+
+
+def _requests(exchange: Exchange[Conversion], server: _Server) -> Conversion:
+    """Drive an exchange against a server that refuses what breaks its limits, as a real one does."""
+
+    def answer(call: Call) -> Message:
+        if call.path.endswith("/Convert"):
+            rows = len(api.ConvertRequest.FromString(call.request).fahrenheit)
+            if rows > server.limits.max_rows_per_request:
+                raise InvalidRequestError(Code.INVALID_ARGUMENT, "too many rows", {"fahrenheit": "too many rows"})
+            if len(call.request) > server.limits.max_message_bytes:
+                raise ServerBusyError(Code.RESOURCE_EXHAUSTED, "the message is too large")
+        return server(call)
+
+    return _drive(exchange, answer)
+
+
+@pytest.mark.parametrize(("rows", "max_bytes"), [(3, 8 << 20), (1 << 20, 1024)])
+def test_a_server_that_came_back_with_smaller_limits_is_asked_for_them_again(rows: int, max_bytes: int) -> None:
+    """The conversion goes on in smaller requests, and so does the next, without asking a third time."""
+    exchanges, server = _exchanges(), _Server()
+    _requests(exchanges.convert(range(1000), Choice(), Options()), server)
+    server.limits = api.Limits(max_rows_per_request=rows, max_message_bytes=max_bytes)
+    for _ in range(2):
+        conversion = _requests(exchanges.convert(range(1000), Choice(), Options()), server)
+        np.testing.assert_allclose(conversion.celsius, (np.arange(1000) - 32) / 1.8, rtol=1e-5, atol=1e-5)
+    assert server.asked_for_limits == 2
+
+
+def test_a_refusal_that_is_not_about_limits_is_asked_about_once() -> None:
+    """Where the limits are what they were, the server's reason stands, and the request is not made again."""
+    exchanges, server, refused = _exchanges(), _Server(), []
+
+    def busy(call: Call) -> Message:
+        if call.path.endswith("/Convert"):
+            refused.append(call)
+            raise ServerBusyError(Code.RESOURCE_EXHAUSTED, "too many calls")
+        return server(call)
+
+    with pytest.raises(ServerBusyError, match="too many calls"):
+        _drive(exchanges.convert([32, 50], Choice(), Options()), busy)
+    assert (len(refused), server.asked_for_limits) == (1, 2)
+
+
+def _start(exchanges: Exchanges) -> tuple[Exchange[Conversion], Call | Asked]:
+    exchange = exchanges.convert([32, 50], Choice(), Options())
+    return exchange, next(exchange)
+
+
+def test_exchanges_that_begin_together_ask_for_the_limits_once() -> None:
+    """The first asks; the others wait for what it learns."""
+    exchanges, server = _exchanges(), _Server()
+    (first, question), *others = [_start(exchanges) for _ in range(5)]
+    assert isinstance(question, Call)
+    assert all(isinstance(waits_for, Future) for _, waits_for in others)
+    first.send(server(question))
+    for exchange, waits_for in others:
+        assert isinstance(waits_for, Future)
+        assert isinstance(exchange.send(waits_for.result(timeout=0)), Call)
+    assert server.asked_for_limits == 1
+
+
+def test_a_question_that_fails_fails_for_all_who_wait_and_the_next_asks_anew() -> None:
+    """Nobody waits one deadline after the other, and a failure is not remembered."""
+    exchanges = _exchanges()
+    (first, _), (_, waits_for) = _start(exchanges), _start(exchanges)
+    with pytest.raises(ServerBusyError):
+        first.throw(ServerBusyError(Code.RESOURCE_EXHAUSTED, "no"))
+    assert isinstance(waits_for, Future)
+    assert isinstance(waits_for.exception(timeout=0), ServerBusyError)
+    assert isinstance(_start(exchanges)[1], Call)
+
+
+def test_a_question_given_up_is_asked_by_one_of_those_who_wait() -> None:
+    """A cancelled task touches nobody else."""
+    exchanges = _exchanges()
+    (first, _), (second, waits_for), (third, _) = (_start(exchanges) for _ in range(3))
+    first.close()
+    assert isinstance(waits_for, Future)
+    found = waits_for.result(timeout=0)
+    assert isinstance(second.send(found), Call)
+    assert isinstance(third.send(found), Future)
 
 
 def test_no_rows_are_left_to_the_server_to_refuse() -> None:
