@@ -187,6 +187,7 @@ def draw_losses(subjects: Sequence[Subject], theme: Theme) -> Figure:
             "training loss": Line2D([], [], color=theme.muted, linewidth=2.2),
             "validation loss": Line2D([], [], color=theme.ink, linewidth=1.3),
             "training loss of the exact law": _dashes(theme),
+            "range of neighbouring epochs": Line2D([], [], color=theme.muted, alpha=0.25, linewidth=8.0),
         },
     )
     return figure

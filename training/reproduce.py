@@ -48,6 +48,17 @@ PUBLISHED_LINE: Final = Line(5.4319, -17.9693)
 PUBLISHED_MLP: Final = {1000: Losses(6.6642, 3.7330), 3000: Losses(2.9653, 1.0005), 5000: Losses(2.1141, 2.0215)}
 
 
+PUBLISHED_MLP_ANSWERS: Final = (-1.9930, 20.8729)
+"""In °C, after the last epoch, to the two readings held out, of which the truths are -4 and 21."""
+
+
+class MlpRuns(NamedTuple):
+    """The MLP from several seeds: its losses, and its answers [seeds, held out] in °C to the readings held out."""
+
+    histories: Histories
+    answers: NDArray[np.float64]
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How far the linear run is from the published one at the judged epoch, in °C², and whether that is near enough."""
@@ -95,11 +106,13 @@ def run_linear(seed: int, watch: Progress = unwatched) -> Fitted:
     return train(built_in(), published_split(), Architecture("linear"), options, watch)
 
 
-def run_mlp(seeds: Sequence[int], watch: Progress = unwatched) -> Histories:
+def run_mlp(seeds: Sequence[int], watch: Progress = unwatched) -> MlpRuns:
     """Fit the MLP as published from each seed, all of them stacked."""
     dataset, split = built_in(), published_split()
     models = [build_for(dataset, split.training, Architecture("mlp"), seed) for seed in seeds]
-    return fit_together(models, dataset, [split] * len(models), PUBLISHED["mlp"], watch)
+    histories = fit_together(models, dataset, [split] * len(models), PUBLISHED["mlp"], watch)
+    held_out = dataset.features[split.validation]
+    return MlpRuns(histories, np.array([model.predict(held_out) for model in models]))
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -129,7 +142,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = terminal.console()
     console.print(_linear_table(ours, arguments.seed))
     console.print(_line_table(linear))
-    console.print(_mlp_table(mlp, seeds))
+    console.print(_mlp_table(mlp.histories, seeds))
+    console.print(_answers_table(mlp.answers))
     console.print(_verdict_text(verdict))
     return 0 if verdict.passed else 1
 
@@ -166,15 +180,40 @@ def _line_table(linear: Fitted) -> Table:
 def _mlp_table(histories: Histories, seeds: range) -> Table:
     table = terminal.table(
         f"\nmlp, seeds {seeds[0]} … {seeds[-1]}: loss in °C²",
-        *("epoch", "loss", "published", "our median", "least", "greatest", "seeds below"),
+        *("epoch", "loss", "published", "our median", "difference", "least", "greatest", "seeds below"),
     )
     for epoch, published in PUBLISHED_MLP.items():
         for name, theirs in zip(Losses._fields, published, strict=True):
             ours = getattr(histories, name)[epoch - 1]
-            figures = (theirs, np.median(ours), ours.min(), ours.max())
-            below = f"{np.count_nonzero(ours < theirs)} of {len(ours)}"
-            table.add_row(f"{epoch:,}", name, *[f"{figure:.4f}" for figure in figures], below)
+            table.add_row(f"{epoch:,}", name, *_beside(theirs, ours))
     return table
+
+
+def _answers_table(answers: NDArray[np.float64]) -> Table:
+    """The MLP's answers [seeds, held out] in °C to the readings held out, beside the published ones and the truths."""
+    dataset, split = built_in(), published_split()
+    table = terminal.table(
+        "\nmlp: answers to the readings held out in °C, after the last epoch",
+        *("reading in °F", "truth", "published", "our median", "difference", "least", "greatest", "seeds below"),
+    )
+    for place, (row, theirs) in enumerate(zip(split.validation, PUBLISHED_MLP_ANSWERS, strict=True)):
+        truth = f"{dataset.celsius[row]:g}"
+        table.add_row(f"{dataset.features[row, 0]:g}", truth, *_beside(theirs, answers[:, place]))
+    return table
+
+
+def _beside(theirs: float, ours: NDArray[np.float64]) -> tuple[str, ...]:
+    """A published figure beside those of our seeds [n]: median, its difference, range, and how many lie below it."""
+    median = float(np.median(ours))
+    below = f"{np.count_nonzero(ours < theirs)} of {len(ours)}"
+    return (
+        f"{theirs:.4f}",
+        f"{median:.4f}",
+        f"{median - theirs:+.4f}",
+        f"{ours.min():.4f}",
+        f"{ours.max():.4f}",
+        below,
+    )
 
 
 def _verdict_text(verdict: Verdict) -> str:

@@ -13,7 +13,7 @@ from training.export import export
 from training.fit import Fitted, train
 from training.leave_one_out import LeaveOneOut, leave_one_out
 from training.options import Architecture
-from training.reproduce import run_mlp
+from training.reproduce import MlpRuns, run_mlp
 
 INTERVAL = Interval(3.5, 0.8, "jackknife-minmax")
 MakeReadings = Callable[..., Dataset]
@@ -56,9 +56,15 @@ def mlp_left_out(mlp: Fitted) -> LeaveOneOut:
 
 
 @pytest.fixture(scope="session")
-def mlp_histories() -> Histories:
+def mlp_runs() -> MlpRuns:
     """The MLP as published from the seeds 0 … 19, stacked."""
     return run_mlp(range(20))
+
+
+@pytest.fixture(scope="session")
+def mlp_histories(mlp_runs: MlpRuns) -> Histories:
+    """The losses of `mlp_runs`."""
+    return mlp_runs.histories
 
 
 @pytest.fixture(scope="session")

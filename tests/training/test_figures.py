@@ -176,6 +176,12 @@ def test_loss_curves_are_the_histories() -> None:
         assert curve(axes, "exact law")[1][0] == pytest.approx(np.mean(noise**2))
 
 
+def test_loss_picture_explains_its_band_by_itself() -> None:
+    """The picture alone, without the page around it, names every mark that it makes."""
+    (key,) = figures.draw_losses(subjects.published(), LIGHT).legends
+    assert "range of neighbouring epochs" in [text.get_text() for text in key.get_texts()]
+
+
 # Residuals ------------------------------------------------------------------------------------------------------------
 
 

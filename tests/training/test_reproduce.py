@@ -10,8 +10,10 @@ from training.reproduce import (
     PUBLISHED_LINE,
     PUBLISHED_LINEAR,
     PUBLISHED_MLP,
+    PUBLISHED_MLP_ANSWERS,
     Line,
     Losses,
+    MlpRuns,
     judge,
     least_squares,
     losses_at,
@@ -70,15 +72,30 @@ def test_published_mlp_lies_among_ours(mlp_histories: Histories) -> None:
         assert mlp_histories.validation[epoch - 1].max() >= published.validation
 
 
+def test_answers_held_out_have_the_losses_held_out(readings: Dataset, split: Split, mlp_runs: MlpRuns) -> None:
+    """The published answers to the two readings held out have the published loss, and ours have ours."""
+    errors = np.array(PUBLISHED_MLP_ANSWERS) - readings.celsius[split.validation]
+    assert np.mean(errors**2) == pytest.approx(PUBLISHED_MLP[5000].validation, abs=2e-3)
+    assert mlp_runs.answers.shape == (20, 2)
+    losses = np.mean((mlp_runs.answers - readings.celsius[split.validation]) ** 2, axis=1)
+    assert np.median(losses) == pytest.approx(np.median(mlp_runs.histories.validation[-2:]), rel=0.2)
+
+
 def test_command_prints_the_figures_and_passes(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mlp_histories: Histories
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mlp_runs: MlpRuns
 ) -> None:
     """The published figures stand beside ours, with the exact optimum and the verdict; the exit code is 0."""
-    monkeypatch.setattr(reproduce, "run_mlp", lambda *_: mlp_histories)  # made once for all these tests
+    monkeypatch.setattr(reproduce, "run_mlp", lambda *_: mlp_runs)  # made once for all these tests
     assert cli.main(["reproduce", "--seed", "3"]) == 0
     printed = capsys.readouterr().out
-    for figure in (4.8053, 3.9105, 5.4319, -17.9693, 2.9653, 2.0215):
+    for figure in (4.8053, 3.9105, 5.4319, -17.9693, 2.9653, 2.0215, -1.9930, 20.8729):
         assert f"{figure:.4f}" in printed
+    for place, published in enumerate(PUBLISHED_MLP_ANSWERS):
+        median = np.median(mlp_runs.answers[:, place])
+        assert f"{median:.4f}" in printed
+        assert f"{median - published:+.4f}" in printed
+    median = np.median(mlp_runs.histories.training[4999])
+    assert f"{median - PUBLISHED_MLP[5000].training:+.4f}" in printed
     assert "5.52930" in printed
     assert "2.83856" in printed
     assert "of 20" in printed
@@ -86,10 +103,10 @@ def test_command_prints_the_figures_and_passes(
 
 
 def test_command_fails_out_of_tolerance(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mlp_histories: Histories
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mlp_runs: MlpRuns
 ) -> None:
     """A run that is out of tolerance ends with exit code 1, and says by how much."""
-    monkeypatch.setattr(reproduce, "run_mlp", lambda *_: mlp_histories)  # as above
+    monkeypatch.setattr(reproduce, "run_mlp", lambda *_: mlp_runs)  # as above
     monkeypatch.setattr(reproduce, "TRAINING_TOLERANCE", 1e-9)
     assert cli.main(["reproduce", "--seed", "1"]) == 1
     assert "NOT REPRODUCED" in capsys.readouterr().out
