@@ -155,13 +155,15 @@ def _start_workers(settings: Settings) -> "Supervisor | None":
 
 def convert_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver convert`."""
+    from service.tables import number  # noqa: PLC0415 - serve has no use for it
+
     parser = _Parser(
         prog="quicksilver convert",
         description="Convert temperatures in degrees Fahrenheit with a running server.",
         epilog="Without temperatures they are read from standard input, split at white space, commas or semicolons.",
     )
     parser.add_argument(
-        "fahrenheit", nargs="*", type=float, metavar="FAHRENHEIT", help="temperatures, for example 98.6"
+        "fahrenheit", nargs="*", type=number, metavar="FAHRENHEIT", help="temperatures, for example 98.6"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="read them from a CSV file ('-': standard input)")
     parser.add_argument("--column", default="fahrenheit", metavar="NAME", help="the CSV column [%(default)s]")

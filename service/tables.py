@@ -104,9 +104,16 @@ def parse_csv(file: Iterable[str], column: str, source: str) -> Iterator[float]:
         raise ReadingError(f"{source}, line {rows.line_num}: {error}") from error
 
 
+def number(text: str) -> float:
+    """Read a number. Raise ValueError for what is none, `1_000` included, which only Python's source has."""
+    if "_" in text:
+        raise ValueError(f"{text!r} is not a number")
+    return float(text)
+
+
 def _number(text: str, place: str) -> float:
     try:
-        return float(text)
+        return number(text)
     except ValueError:
         raise ReadingError(f"{place}: {text!r} is not a number") from None
 

@@ -182,7 +182,7 @@ def test_what_cannot_be_converted_is_exit_code_1(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["warm"], "argument FAHRENHEIT: invalid float value: 'warm'"),
+        (["warm"], "argument FAHRENHEIT: invalid number value: 'warm'"),
         (["1", "--csv", "x.csv"], "temperatures are named, or read from --csv, not both"),
         (["1", "--version", "1", "--label", "stable"], "argument --label: not allowed with argument --version"),
         (["1", "--version", "0"], "version: 0 is not a whole number from 1"),

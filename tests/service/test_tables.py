@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.quicksilver.v1 import converter_pb2 as api
+from service.cli import convert_parser
 from service.conversion import Conversion
 from service.tables import (
     ReadingError,
@@ -57,6 +58,16 @@ def test_a_word_that_is_no_number_is_named_with_its_line(monkeypatch: pytest.Mon
     _standard_input(monkeypatch, b"1 2\n3 warm\n")
     with pytest.raises(ReadingError, match="standard input, line 2: 'warm' is not a number"):
         read_numbers()
+
+
+def test_digits_joined_by_an_underscore_are_no_number() -> None:
+    """As in the files that training reads: what Python's source means by it, no reading does."""
+    with pytest.raises(ReadingError, match="here, line 1: '1_000' is not a number"):
+        list(parse_numbers(["1_000"], "here"))
+    with pytest.raises(ReadingError, match="here, line 2, column 't': '1_000' is not a number"):
+        list(parse_csv(["t\n", "1_000\n"], "t", "here"))
+    with pytest.raises(SystemExit):
+        convert_parser().parse_args(["1_000"])
 
 
 def test_a_column_is_read_from_a_file_or_from_standard_input(
