@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "gallery": Command("training.cli", "write pictures of activation functions and of composed neurons"),
     "publish": Command("training.cli", "put a model file into a repository as a new version"),
     "serve": Command("service.cli", "serve the models of a repository over gRPC"),
-    "ready": Command("service.ready", "tell whether a running server is ready, or wait until it is"),
+    "ready": Command("service.cli", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),
     "models": Command("service.cli", "list and describe a server's models; label, roll back, remove versions"),
 }

@@ -1,4 +1,4 @@
-"""The commands `quicksilver serve`, `convert` and `models`: arguments in, text out, exit codes.
+"""The commands `quicksilver serve`, `ready`, `convert` and `models`: arguments in, text out, exit codes.
 
 Exit codes: 0 done; 1 it could not be done, and stderr says why; 2 the command line makes no sense.
 """
@@ -9,11 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from google.protobuf.message import Message
 
-from service import repository_commands
+from service import ready, repository_commands
+from service.arguments import Parser
 from service.config import (
     FILE_VARIABLE,
     SERVER_VARIABLE,
@@ -48,23 +49,12 @@ def main(arguments: Sequence[str]) -> int:
     return _COMMANDS[arguments[0]](arguments[1:])
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and takes no abbreviated flags: a new flag would change what they mean."""
-
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever argparse takes
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with exit code 2."""
-        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' tells more\n")
-
-
 # serve ----------------------------------------------------------------------------------------------------------------
 
 
 def serve_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver serve`: one flag a setting, described by the setting itself."""
-    parser = _Parser(
+    parser = Parser(
         prog="quicksilver serve",
         description="Serve the models of a repository over gRPC, until SIGTERM or Ctrl-C drains it.",
         epilog="In brackets: the default, and the environment variable that sets it. In the settings file a setting's "
@@ -157,7 +147,7 @@ def convert_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver convert`."""
     from service.tables import number  # noqa: PLC0415 - serve has no use for it
 
-    parser = _Parser(
+    parser = Parser(
         prog="quicksilver convert",
         description="Convert temperatures in degrees Fahrenheit with a running server.",
         epilog="Without temperatures they are read from standard input, split at white space, commas or semicolons.",
@@ -249,7 +239,7 @@ def _no_flag(word: str) -> str:
 
 def models_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver models`."""
-    parser = _Parser(
+    parser = Parser(
         prog="quicksilver models", description="What a running server holds, and the labels of a repository on disk."
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -309,4 +299,9 @@ def _fail(command: str, message: str, code: int) -> int:
     return code
 
 
-_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {"serve": _serve, "convert": _convert, "models": _models}
+_COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
+    "serve": _serve,
+    "ready": ready.run,
+    "convert": _convert,
+    "models": _models,
+}

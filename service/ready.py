@@ -3,23 +3,21 @@
 For scripts, and for container health checks in images that have no curl. It waits by watching, not by asking again.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from service.arguments import Parser
 from service.config import SERVER_VARIABLE
 
 EXPLANATION = "Exit code 0: ready. 1: not ready, or no server there."
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The parser of `quicksilver ready`."""
     from service.client import DEFAULT_ADDRESS  # noqa: PLC0415 - gRPC takes a while to import; --help must not
 
-    parser = argparse.ArgumentParser(
-        prog="quicksilver ready", description="Tell whether a running server is ready.", epilog=EXPLANATION
-    )
+    parser = Parser(prog="quicksilver ready", description="Tell whether a running server is ready.", epilog=EXPLANATION)
     parser.add_argument(
         "--server",
         default=os.environ.get(SERVER_VARIABLE) or DEFAULT_ADDRESS,
@@ -31,11 +29,11 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; `arguments[0]` is its name."""
+def run(arguments: Sequence[str]) -> int:
+    """Run the command, and return its exit code."""
     from service.health import MODEL_PREFIX  # noqa: PLC0415 - gRPC takes a while to import; --help must not
 
-    options = parser().parse_args(arguments[1:])
+    options = parser().parse_args(arguments)
     asked = MODEL_PREFIX + options.model if options.model else ""
     problem = wait_until_ready(options.server, asked, options.wait)
     if problem:

@@ -206,6 +206,24 @@ def test_a_command_line_that_makes_no_sense_is_exit_code_2(
     assert line.startswith(f"quicksilver convert: {words}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--wai", "3"], "unrecognized arguments: --wai 3"),
+        (["--wait", "soon"], "argument --wait: invalid float value: 'soon'"),
+    ],
+)
+def test_ready_reads_its_command_line_as_the_others_do(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    """One line says why, and no flag is abbreviated."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["ready", *arguments])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"quicksilver ready: {words}")
+
+
 def test_a_server_that_is_down_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     """The address, and the system's reason."""
     assert cli.main(["convert", "32", "--server", "127.0.0.1:1"]) == 1
