@@ -5,7 +5,6 @@ packages are missing, the error names the extra that brings them.
 """
 
 import importlib
-import importlib.metadata
 import os
 import signal
 import sys
@@ -72,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())  # noqa: T201 - this is what was asked for
         return 0 if words else 2
     if words[0] == "--version":
-        print(importlib.metadata.version(_DISTRIBUTION))  # noqa: T201 - as above
+        from importlib import metadata  # noqa: PLC0415 - its import is half of a start, in which Ctrl-C is a traceback
+
+        print(metadata.version(_DISTRIBUTION))  # noqa: T201 - as above
         return 0
     command = COMMANDS.get(words[0])
     if command is None:

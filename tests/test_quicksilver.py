@@ -93,6 +93,13 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_little_is_imported_before_ctrl_c_is_minded() -> None:
+    """Until `main` runs an interrupt is a traceback, so the module itself imports next to nothing."""
+    program = "import sys; before = set(sys.modules); import quicksilver; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"importlib.metadata", "argparse", "training", "service"} & set(done.stdout.split())
+
+
 def test_ctrl_c_is_no_fault(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is the one that shells give an interrupted process, and nothing is printed."""
 
