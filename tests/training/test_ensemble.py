@@ -29,7 +29,7 @@ def test_seeds_together_go_where_they_go_alone(readings: Dataset, split: Split, 
     """The published MLP from several seeds: losses and parameters as from one loop a seed, under any optimizer."""
     seeds, options = (3, 4, 5), FitOptions(300, 1e-3, optimizer)
     alone = [train(readings, split, Architecture("mlp"), dataclasses.replace(options, seed=seed)) for seed in seeds]
-    models = [build_for(readings, split.training, Architecture("mlp"), seed) for seed in seeds]
+    models = [build_for(readings, split.training, Architecture("mlp"), seed, options.optimizer) for seed in seeds]
     histories = fit_together(models, readings, [split] * len(seeds), options)
     for member, fitted in enumerate(alone):
         assert histories.training[:, member] == pytest.approx(fitted.history.training, rel=1e-3)
