@@ -68,9 +68,12 @@ def run(plan: Plan, only: list[str]) -> dict[str, Any]:
             "load_cores": LOAD_CORES,
             "machine": described,
             "skipped": skipped,
-            **runner.rounds(servers),
             "limits": limits,
         }
+        try:
+            runner.rounds(servers, results)
+        finally:  # what took minutes is not lost to a fault
+            RESULTS.write_text(json.dumps(results, indent=1), "utf-8")
         limits.append(_limits(repository))
         results["growth"] = runner.growth(servers)
         results["models"] = runner.models(servers)

@@ -13,7 +13,6 @@ from training.plots import LIGHT, SMALL_POINTS, new_figure, png, style_axes
 
 _THEME: Final = LIGHT
 _TITLES: Final = {server.key: server.title for server in ALL}
-_SHORT: Final = {"triton_1": "Triton"}
 _COSTS: Final = ((SMALL, "cost_small"), (ROWS_1024, "cost_1024"), (ROWS_65536, "cost_65536"))
 
 
@@ -83,7 +82,7 @@ def _lines(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, list[tuple[float
     for server, samples in steps.items():
         points = [(float(size), sample[CPU] / 100_000) for size, sample in samples.items() if is_clean(sample)]
         if len(points) > 1:
-            lines[_SHORT.get(server, _TITLES[server])] = sorted(points)
+            lines[_TITLES[server]] = sorted(points)
     return lines
 
 

@@ -201,4 +201,7 @@ def _stream(target: Target, exchange: Exchange, load: Stream, seconds: float) ->
 
 def _run_streams(target: Target, exchange: Exchange, frame: Path, streams: int, load: Stream) -> h2load.Load:
     command = h2load.command(target.address, exchange, frame, streams, load.streams, load.streams)
-    return h2load.parse(target.run(command, 60))
+    seen = h2load.parse(target.run(command, 60))
+    if not seen.done:
+        raise LoadError(f"none of {streams} streams came to its end")
+    return seen

@@ -346,6 +346,7 @@ ALL: Final = (
         configuration="MLServer with a custom runtime over gRPC, `parallel_workers` 0 (no second process on one core)",
         launch=_mlserver,
         workloads=SHORT,
+        rounds=2,
     ),
     Server(
         key="kserve",
@@ -355,6 +356,7 @@ ALL: Final = (
         configuration="KServe's ModelServer over gRPC, 1 worker, binary outputs",
         launch=_kserve,
         workloads=SHORT,
+        rounds=2,
     ),
     Server(
         key="litserve",
@@ -365,6 +367,7 @@ ALL: Final = (
         launch=_litserve,
         workloads=JSON,
         exchanges={"infer": wire.litserve},
+        rounds=2,
     ),
     Server(
         key="bentoml",
@@ -375,6 +378,7 @@ ALL: Final = (
         launch=_bentoml,
         workloads=JSON,
         exchanges={"infer": wire.bentoml},
+        rounds=2,
     ),
     Server(
         key="ray_serve",

@@ -134,15 +134,15 @@ def _growth(rows: Sequence[int], connections: Sequence[int], load: Sequence[int]
 FULL: Final = Plan(
     name="full",
     rounds=3,
-    seconds=1.5,
-    warm_up_seconds=0.4,
+    seconds=1.0,
+    warm_up_seconds=0.25,
     servers=None,
     workloads=None,
     growth=_growth([1, 10, 100, 1_000, 10_000, 100_000, 1_000_000], [1, 10, 100, 1_000], [1, 10, 100, 1_000]),
-    growth_seconds=1.0,
+    growth_seconds=0.7,
     models=(1, 10, 100),
-    spare_seconds=150.0,
-    fits=3,
+    spare_seconds=60.0,
+    fits=2,
 )
 QUICK: Final = Plan(
     name="quick",

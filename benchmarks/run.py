@@ -25,7 +25,7 @@ from benchmarks.wire import WrongAnswerError
 SERVER_CORES: Final = "1"
 LOAD_CORES: Final = "0"
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - load generators write their logs to memory, where it can be had
-GROWERS: Final = ("quicksilver", "quicksilver_grpcio", "triton_1")
+GROWERS: Final = ("quicksilver", "triton_2_batching")
 DISTURBED_CORES: Final = 0.2
 """More than this much of a core taken by anything else, and a measurement is taken again."""
 TRIES: Final = 3
@@ -70,18 +70,17 @@ class Runner:
                 runnable.append(server)
         return runnable, skipped
 
-    def rounds(self, servers: Sequence[Server]) -> Results:
+    def rounds(self, servers: Sequence[Server], results: Results) -> None:
         """Measure every workload of every server, once a round.
 
-        Returns samples by server and workload, what starting cost, and what failed.
+        Puts into the results, as it goes: samples by server and workload, what starting cost, and what failed.
         """
-        results: Results = {"samples": {}, "starts": {}, "failures": {}}
+        results.update(samples={}, starts={}, failures={})
         for round_index, server in interleaved(servers, self._plan.rounds):
             if server.rounds is not None and round_index >= server.rounds:
                 continue
             say(f"round {round_index + 1} of {self._plan.rounds}: {server.title}")
             self._visit(server, results)
-        return results
 
     def growth(self, servers: Sequence[Server]) -> Results:
         """How the cost of a request grows with rows, load and connections: samples by growth, server and step."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,8 @@ def test_a_tiny_run_measures_our_own_servers(server: Server, tmp_path: Path) -> 
     (environments / "quicksilver" / "bin").symlink_to(Path(sys.executable).parent)
     plan = dataclasses.replace(QUICK, workloads=None, seconds=0.2, warm_up_seconds=0.05, spare_seconds=0)
     runner = Runner(environments, repository, plan)
-    results = runner.rounds([dataclasses.replace(server, workloads=WORKLOADS)])
+    results: dict[str, Any] = {}
+    runner.rounds([dataclasses.replace(server, workloads=WORKLOADS)], results)
     assert results["failures"] == {server.key: []}
     samples = results["samples"][server.key]
     assert set(samples) == {workload.key for workload in WORKLOADS}
