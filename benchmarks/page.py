@@ -1,5 +1,6 @@
 """Writes docs/performance.md from the results of a run: every figure and every statement in it comes from them."""
 
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ _MIB: Final = 1 << 20
 _TITLES: Final = {server.key: server.title for server in ALL} | {"onnxruntime": "ONNX Runtime alone"}
 _SMALL: Final = "small"
 NONE: Final = "–"
+_PATH: Final = re.compile(r"(?<!\w)/[\w.+-]+(/[\w.+-]+)+")
 
 Results = Mapping[str, Any]
 
@@ -166,7 +168,7 @@ def _overview_row(results: Results, server: Server) -> list[str]:
         ranged(spread(samples, CPU)),
         ranged(spread(starts, "peak_bytes"), 1 / _MIB),
         ranged(spread(starts, "start_seconds")),
-        f"{installed / _MIB:,.0f}",
+        f"{installed / _MIB:,.0f}" if installed else NONE,
     ]
 
 
@@ -346,7 +348,8 @@ def _configurations(results: Results) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
+    """The start of a message, without the paths of the machine it was written on."""
+    return " ".join(_PATH.sub("…", text).split())[:200]
 
 
 def _method(results: Results) -> str:

@@ -59,7 +59,7 @@ def results() -> dict[str, Any]:
         "skipped": {"mlserver": "it is not installed"},
         "samples": {"quicksilver": {"small": [samples]}, "triton_1": {"small": [{**samples, "errors": 3}]}},
         "starts": {"quicksilver": [{"start_seconds": 1.0, "peak_bytes": 1 << 20}]},
-        "failures": {"triton_1": ["it\nended"]},
+        "failures": {"triton_1": ["it\nended in /opt/some/where.py, line 1"]},
         "growth": {},
         "models": {},
         "workers": {},
@@ -76,7 +76,7 @@ def test_a_page_says_what_was_not_measured(tmp_path: Path) -> None:
     page.write_page(results(), tmp_path / "performance.md", {"plot": "A plot"})
     text = (tmp_path / "performance.md").read_text("utf-8")
     assert "**MLServer** was skipped: it is not installed" in text
-    assert "**Triton, no batching, 1 instance**: it ended" in text
+    assert "**Triton, no batching, 1 instance**: it ended in …, line 1" in text
     assert f"0 met, 0 missed, {len(REQUIREMENTS)} not measured" in text
     assert "![A plot](performance/plot.png)" in text
     errors_of_triton = next(line for line in text.splitlines() if line.startswith("| Triton, no batching, 1 instance"))
