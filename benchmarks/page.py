@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from benchmarks.peers import ALL, Server
 from benchmarks.plan import CONVERT_1024, CONVERT_65536, CONVERT_SMALL, CORE, Closed, Open, Stream, Workload
+from benchmarks.run import DISTURBED_CORES, TRIES
 from benchmarks.summary import CPU, P50, P99, RATE, Spread, Verdict, onnxruntime_per_100k, spread, verdicts
 
 _MIB: Final = 1 << 20
@@ -93,7 +94,7 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 
 - Machine: {machine["cores"]} cores of an {machine["processor"]} (virtual), {machine["memory_gib"]} GiB of memory, \
 {machine["system"]}, Linux {machine["kernel"]}, Python {machine["python"]}.
-- Every server ran alone on one core, the load on another. Rounds over all servers, each beginning with another one: \
+- Every server was pinned to one core, the load to another, one server at a time. Rounds over all servers, each beginning with another one: \
 {results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
 one input and one output, on the CPU.
@@ -102,20 +103,20 @@ one input and one output, on the CPU.
 
 
 def _foreign(results: Results) -> str:
-    """How much of the machine something else took while it was measured on."""
-    taken = [
-        sample["foreign_cores"]
-        for by_workload in results["samples"].values()
-        for samples in by_workload.values()
-        for sample in samples
-    ]
+    """How much of the machine something else took while it was measured on, and how unevenly."""
+    by_server = {
+        server: [sample["foreign_cores"] for samples in by_workload.values() for sample in samples]
+        for server, by_workload in results["samples"].items()
+    }
+    taken = [cores for of_one in by_server.values() for cores in of_one]
     if not taken:
         return ""
-    quarter, middle, three = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+    medians = {server: statistics.median(of_one) for server, of_one in by_server.items()}
+    least, most = min(medians, key=lambda key: medians[key]), max(medians, key=lambda key: medians[key])
     return (
-        f"During the measurements something else took {middle:.2f} cores in the middle one, "
-        f"{quarter:.2f} and {three:.2f} at the quartiles, {max(taken):.2f} in the worst: "
-        "times and throughputs suffer from that more than CPU-seconds, and all servers alike."
+        f"During the measurements something else took {statistics.median(taken):.2f} cores in the middle one and "
+        f"{max(taken):.2f} in the worst; by server, the medians go from {medians[least]:.2f} ({_TITLES[least]}) to "
+        f"{medians[most]:.2f} ({_TITLES[most]}). What took it is no server's fault, and did not fall on all alike."
     )
 
 
@@ -336,7 +337,8 @@ def _configurations(results: Results) -> str:
             continue
         named = results["machine"]["versions"].get(server.environment, {})
         versions = ", ".join(f"{name} {version}" for name, version in named.items())
-        lines.append(f"- **{server.title}**: {server.configuration}. {versions}.")
+        rounds = "" if server.rounds is None else f" Rounds: {min(server.rounds, results['rounds'])}."
+        lines.append(f"- **{server.title}**: {server.configuration}.{f' {versions}.' if versions else ''}{rounds}")
     skipped = [f"- **{_TITLES[key]}** was skipped: {reason}." for key, reason in results["skipped"].items()]
     failed = [
         f"- **{_TITLES[key]}**: {_one_line(failure)}"
@@ -360,6 +362,9 @@ against ONNX Runtime's own with the same file, and its grpc-status; while a clos
 asking every 50 ms. h2load knows nothing of grpc-status, but counts bytes: a call that failed has no message, so \
 missing bytes are counted as errors. The open loop's generator reads the status of every call. A round with an error \
 is left out of the figures, and its errors are in the table.
+- A measurement during which something else took more than {DISTURBED_CORES:g} of a core is taken again, up to {TRIES} \
+times, and the least disturbed one counts, until the run's allowance of time for that is spent: servers that come early \
+have more of it.
 - CPU is user and system time of all processes of a server, from /proc: on a shared machine it is steadier than time. \
 It does not depend on how fast the load generator is; requests a second, where a server needs less than a core, do.
 - The open loop is not h2load's `--rps`: that measures from when a request was sent, and sends none while a \
