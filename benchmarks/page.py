@@ -94,8 +94,8 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 
 - Machine: {machine["cores"]} cores of an {machine["processor"]} (virtual), {machine["memory_gib"]} GiB of memory, \
 {machine["system"]}, Linux {machine["kernel"]}, Python {machine["python"]}.
-- Every server was pinned to one core, the load to another, one server at a time. Rounds over all servers, each beginning with another one: \
-{results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
+- Every server was pinned to one core, the load to another, one server at a time. Rounds over all servers, \
+each beginning with another one: {results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
 one input and one output, on the CPU.
 - Cores busy with anything else, before the run and after it: {busy}. {foreign}
@@ -363,8 +363,8 @@ asking every 50 ms. h2load knows nothing of grpc-status, but counts bytes: a cal
 missing bytes are counted as errors. The open loop's generator reads the status of every call. A round with an error \
 is left out of the figures, and its errors are in the table.
 - A measurement during which something else took more than {DISTURBED_CORES:g} of a core is taken again, up to {TRIES} \
-times, and the least disturbed one counts, until the run's allowance of time for that is spent: servers that come early \
-have more of it.
+times, and the least disturbed one counts, until the run's allowance of time for that is spent: what comes early has \
+more of it.
 - CPU is user and system time of all processes of a server, from /proc: on a shared machine it is steadier than time. \
 It does not depend on how fast the load generator is; requests a second, where a server needs less than a core, do.
 - The open loop is not h2load's `--rps`: that measures from when a request was sent, and sends none while a \
