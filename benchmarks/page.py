@@ -95,7 +95,8 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 - Machine: {machine["cores"]} cores of an {machine["processor"]} (virtual), {machine["memory_gib"]} GiB of memory, \
 {machine["system"]}, Linux {machine["kernel"]}, Python {machine["python"]}.
 - Every server was pinned to one core, the load to another, one server at a time. Rounds over all servers, \
-each beginning with another one: {results["rounds"]}. Figures are medians; in brackets the least and the greatest of the rounds.
+each beginning with another one: {results["rounds"]}. Figures are medians; in \
+brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
 one input and one output, on the CPU.
 - Cores busy with anything else, before the run and after it: {busy}. {foreign}
