@@ -56,7 +56,7 @@ def test_too_large_is_refused_at_the_prefix() -> None:
     """A message over the limit is refused before it arrives."""
     assembler = Assembler(LIMIT)
     assembler.feed(struct.pack(">BI", 0, LIMIT + 1))
-    with pytest.raises(TooLargeError, match="100001 bytes, 100000 are allowed"):
+    with pytest.raises(TooLargeError, match="100001 bytes: max_message_bytes is 100000"):
         assembler.take()
 
 
