@@ -9,8 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from service.errors import ServiceError
+import structlog
+
+from service.errors import InternalError, ServiceError
 from service.query import Answer, Query
+
+log = structlog.get_logger(__name__)
 
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 """Keys and values of a call's metadata, in order; values of keys that end in `-bin` are bytes."""
@@ -45,6 +49,16 @@ class Request:
     cancelled: bool = False
     """Set by the front when nobody waits any longer; the rows are then not run."""
     outcome: Body | ServiceError | None = None
+
+    def deliver(self) -> None:
+        """Call `reply`, with an error where a bug left no outcome. What `reply` raises concerns this call alone."""
+        if self.outcome is None:
+            self.outcome = InternalError()
+            log.error("request came back without an outcome", error_id=self.outcome.id)
+        try:
+            self.reply(self)
+        except Exception:  # a fault of one call's handler must not keep the others from their answers
+            log.exception("reply failed")
 
 
 Submit: TypeAlias = Callable[[Request], None]

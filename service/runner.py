@@ -7,13 +7,9 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-import structlog
-
 from service.calls import Request
 from service.dataplane import Dataplane, Run
-from service.errors import DrainingError, InternalError, OverloadedError
-
-log = structlog.get_logger(__name__)
+from service.errors import DrainingError, OverloadedError
 
 
 class Runner:
@@ -112,10 +108,4 @@ class Runner:
             with self._arrived:
                 self._calls_in_hand -= 1
                 self._bytes_in_hand -= len(request.body)
-            if request.outcome is None:
-                request.outcome = InternalError()
-                log.error("request came back without an outcome", error_id=request.outcome.id)
-            try:
-                request.reply(request)
-            except Exception:  # a fault of one call's handler must not keep the others from their answers
-                log.exception("reply failed")
+            request.deliver()

@@ -16,7 +16,7 @@ import structlog
 
 from service.calls import Request
 from service.dataplane import Dataplane, Run
-from service.errors import DrainingError, InternalError
+from service.errors import DrainingError
 from service.http2.budget import Budget
 from service.http2.costs import Costs
 from service.http2.limits import Http2Limits
@@ -248,13 +248,7 @@ class Burst:
     def _reply(self, requests: list[Request]) -> None:
         self.now = monotonic()
         for request in requests:
-            if request.outcome is None:
-                request.outcome = InternalError()
-                log.error("request came back without an outcome", error_id=request.outcome.id)
-            try:
-                request.reply(request)
-            except Exception:  # a fault of one call's handler must not keep the others from their answers
-                log.exception("reply failed")
+            request.deliver()
 
     def _report(self) -> None:
         for tally in self._tallies.values():
