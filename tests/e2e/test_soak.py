@@ -183,4 +183,5 @@ def test_all_series_of_versions_that_are_gone_are_removed(serving: Serving, stor
         return {line.split('version="')[1].split('"')[0] for line in lines if f'model="{MODEL}",version="' in line}
 
     wait_until(lambda: named() == {str(PINNED), str(last)})
-    assert serving.metric(f'quicksilver_load_failures_total{{model="{MODEL}"}}') >= 1
+    story.publish(works=False)  # nothing newer comes after it, so that it is tried for certain
+    wait_until(lambda: serving.metric(f'quicksilver_load_failures_total{{model="{MODEL}"}}') >= 1)
