@@ -45,6 +45,7 @@ _EXTRAS: Final = {
     "matplotlib": "training",
     "jinja2": "training",
     "pyarrow": "training",
+    "psycopg": "postgresql",
 }
 
 

@@ -119,6 +119,7 @@ class ConvertRequest(_message.Message):
     FAHRENHEIT_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
     ON_EXTRAPOLATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model. Empty: the server's default model."""
     version: _builtins.int
@@ -129,6 +130,10 @@ class ConvertRequest(_message.Message):
     """Whether the answer shall carry the model's prediction interval."""
     on_extrapolation: Global___OnExtrapolation.ValueType
     """What to do about temperatures outside the training domain."""
+    request_id: _builtins.str
+    """What the client likes to know this request by, at most 120 bytes of printable text; it comes back unchanged. An
+    observation that names it is joined to what was answered. The server makes none where it is empty.
+    """
     @_builtins.property
     def fahrenheit(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Temperatures in degrees Fahrenheit: at least one, finite, none below absolute zero (-459.67)."""
@@ -142,10 +147,11 @@ class ConvertRequest(_message.Message):
         fahrenheit: _abc.Iterable[_builtins.float] | None = ...,
         interval: _builtins.bool = ...,
         on_extrapolation: Global___OnExtrapolation.ValueType = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "label", b"label", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "fahrenheit", b"fahrenheit", "interval", b"interval", "label", b"label", "model", b"model", "on_extrapolation", b"on_extrapolation", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "fahrenheit", b"fahrenheit", "interval", b"interval", "label", b"label", "model", b"model", "on_extrapolation", b"on_extrapolation", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_choice: _TypeAlias = _typing.Literal["version", "label"]  # noqa: Y015
     _WhichOneofArgType_choice: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
@@ -165,12 +171,15 @@ class ConvertResponse(_message.Message):
     INTERVAL_FIELD_NUMBER: _builtins.int
     DOMAIN_STATUS_FIELD_NUMBER: _builtins.int
     EXTRAPOLATED_ROWS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model that answered."""
     version: _builtins.int
     """Version of the model that answered."""
     domain_status: Global___DomainStatus.ValueType
     """Whether all rows lie inside the training domain."""
+    request_id: _builtins.str
+    """The id of the request, where it had one."""
     @_builtins.property
     def celsius(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Temperatures in degrees Celsius, in the order of the request."""
@@ -192,10 +201,11 @@ class ConvertResponse(_message.Message):
         interval: Global___PredictionInterval | None = ...,
         domain_status: Global___DomainStatus.ValueType = ...,
         extrapolated_rows: _abc.Iterable[_builtins.int] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["celsius", b"celsius", "domain_status", b"domain_status", "extrapolated_rows", b"extrapolated_rows", "interval", b"interval", "model", b"model", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["celsius", b"celsius", "domain_status", b"domain_status", "extrapolated_rows", b"extrapolated_rows", "interval", b"interval", "model", b"model", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -538,6 +548,7 @@ class GetModelResponse(_message.Message):
     INTERVAL_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    LIVE_QUALITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model."""
     sha256: _builtins.str
@@ -568,6 +579,10 @@ class GetModelResponse(_message.Message):
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The file's own metadata, as it stands there."""
 
+    @_builtins.property
+    def live_quality(self) -> Global___LiveQuality:
+        """How it does against the latest observations of true temperatures; absent where there are none."""
+
     def __init__(
         self,
         *,
@@ -581,10 +596,11 @@ class GetModelResponse(_message.Message):
         interval: Global___IntervalDescription | None = ...,
         training: Global___TrainingRun | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        live_quality: Global___LiveQuality | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "training", b"training", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "live_quality", b"live_quality", "training", b"training", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "domain", b"domain", "interval", b"interval", "kind", b"kind", "metadata", b"metadata", "model", b"model", "sha256", b"sha256", "size_bytes", b"size_bytes", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "domain", b"domain", "interval", b"interval", "kind", b"kind", "live_quality", b"live_quality", "metadata", b"metadata", "model", b"model", "sha256", b"sha256", "size_bytes", b"size_bytes", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -691,3 +707,242 @@ class TrainingRun(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingRun: _TypeAlias = TrainingRun  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """A reading, and what the temperature truly was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    FAHRENHEIT_FIELD_NUMBER: _builtins.int
+    CELSIUS_FIELD_NUMBER: _builtins.int
+    OBSERVED_AT_SECONDS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Chosen by whoever reports, at most 120 printable characters. The same observation sent again has the same id;
+    another one under a known id is refused.
+    """
+    fahrenheit: _builtins.float
+    """The reading in degrees Fahrenheit: finite, not below absolute zero (-459.67)."""
+    celsius: _builtins.float
+    """The true temperature in degrees Celsius: finite, not below absolute zero (-273.15)."""
+    observed_at_seconds: _builtins.float
+    """When it was observed, in seconds of Unix time; at most 300 seconds ahead of the server's clock."""
+    source: _builtins.str
+    """Who or what observed, such as an instrument's name, at most 120 printable characters."""
+    request_id: _builtins.str
+    """The `request_id` of the request that asked for this reading's conversion; empty where there was none."""
+    row: _builtins.int
+    """The reading's place in that request, from 0."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        fahrenheit: _builtins.float = ...,
+        celsius: _builtins.float = ...,
+        observed_at_seconds: _builtins.float = ...,
+        source: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        row: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["celsius", b"celsius", "fahrenheit", b"fahrenheit", "id", b"id", "observed_at_seconds", b"observed_at_seconds", "request_id", b"request_id", "row", b"row", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class ReportObservationsRequest(_message.Message):
+    """Observations to store: all of them or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportObservationsRequest: _TypeAlias = ReportObservationsRequest  # noqa: Y015
+
+@_typing.final
+class ReportObservationsResponse(_message.Message):
+    """What became of the observations of a request. All of them are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Those that are new."""
+    duplicates: _builtins.int
+    """Those that were stored before."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportObservationsResponse: _TypeAlias = ReportObservationsResponse  # noqa: Y015
+
+@_typing.final
+class StreamObservationsRequest(_message.Message):
+    """Observations to store, as one message of a stream: all of them or none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """At least one."""
+
+    def __init__(
+        self,
+        *,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamObservationsRequest: _TypeAlias = StreamObservationsRequest  # noqa: Y015
+
+@_typing.final
+class StreamObservationsResponse(_message.Message):
+    """What became of the observations of one message of a stream. All of them are durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """Those that are new."""
+    duplicates: _builtins.int
+    """Those that were stored before."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamObservationsResponse: _TypeAlias = StreamObservationsResponse  # noqa: Y015
+
+@_typing.final
+class LiveQuality(_message.Message):
+    """The error of a version against the latest observations of true temperatures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    OLDEST_OBSERVED_AT_SECONDS_FIELD_NUMBER: _builtins.int
+    NEWEST_OBSERVED_AT_SECONDS_FIELD_NUMBER: _builtins.int
+    MAE_CELSIUS_FIELD_NUMBER: _builtins.int
+    MSE_CELSIUS2_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    STATED_COVERAGE_FIELD_NUMBER: _builtins.int
+    observations: _builtins.int
+    """Observations that were looked at: the latest, as many as the server's setting says."""
+    oldest_observed_at_seconds: _builtins.float
+    """When the first of them was observed, in seconds of Unix time."""
+    newest_observed_at_seconds: _builtins.float
+    """When the last of them was observed."""
+    stated_coverage: _builtins.float
+    """The coverage that the version states for its interval, between 0 and 1; 0 where it states none."""
+    @_builtins.property
+    def mae_celsius(self) -> Global___Estimate:
+        """Mean absolute error in degrees Celsius."""
+
+    @_builtins.property
+    def mse_celsius2(self) -> Global___Estimate:
+        """Mean squared error in squared degrees Celsius."""
+
+    @_builtins.property
+    def coverage(self) -> Global___Estimate:
+        """The share of the observations that lay within the prediction interval, of those whose reading lies within the
+        training domain; absent where the version states no interval, or no reading lies there.
+        """
+
+    def __init__(
+        self,
+        *,
+        observations: _builtins.int = ...,
+        oldest_observed_at_seconds: _builtins.float = ...,
+        newest_observed_at_seconds: _builtins.float = ...,
+        mae_celsius: Global___Estimate | None = ...,
+        mse_celsius2: Global___Estimate | None = ...,
+        coverage: Global___Estimate | None = ...,
+        stated_coverage: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "mae_celsius", b"mae_celsius", "mse_celsius2", b"mse_celsius2"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coverage", b"coverage", "mae_celsius", b"mae_celsius", "mse_celsius2", b"mse_celsius2", "newest_observed_at_seconds", b"newest_observed_at_seconds", "observations", b"observations", "oldest_observed_at_seconds", b"oldest_observed_at_seconds", "stated_coverage", b"stated_coverage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveQuality: _TypeAlias = LiveQuality  # noqa: Y015
+
+@_typing.final
+class Estimate(_message.Message):
+    """A figure, and bounds that hold its true value with 95 % confidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The figure."""
+    lower: _builtins.float
+    """The lower bound; absent where there are too few observations to state one."""
+    upper: _builtins.float
+    """The upper bound, likewise."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        lower: _builtins.float | None = ...,
+        upper: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lower", b"_lower", "_upper", b"_upper", "lower", b"lower", "upper", b"upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lower", b"_lower", "_upper", b"_upper", "lower", b"lower", "upper", b"upper", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lower: _TypeAlias = _typing.Literal["lower"]  # noqa: Y015
+    _WhichOneofArgType__lower: _TypeAlias = _typing.Literal["_lower", b"_lower"]  # noqa: Y015
+    _WhichOneofReturnType__upper: _TypeAlias = _typing.Literal["upper"]  # noqa: Y015
+    _WhichOneofArgType__upper: _TypeAlias = _typing.Literal["_upper", b"_upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lower) -> _WhichOneofReturnType__lower | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__upper) -> _WhichOneofReturnType__upper | None: ...
+
+Global___Estimate: _TypeAlias = Estimate  # noqa: Y015

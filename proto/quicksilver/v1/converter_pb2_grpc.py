@@ -55,6 +55,16 @@ class ConverterServiceStub:
                 request_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ReportObservations = channel.unary_unary(
+                '/quicksilver.v1.ConverterService/ReportObservations',
+                request_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsRequest.SerializeToString,
+                response_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsResponse.FromString,
+                _registered_method=True)
+        self.StreamObservations = channel.stream_stream(
+                '/quicksilver.v1.ConverterService/StreamObservations',
+                request_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.SerializeToString,
+                response_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.FromString,
+                _registered_method=True)
 
 
 class ConverterServiceServicer:
@@ -90,6 +100,22 @@ class ConverterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportObservations(self, request, context):
+        """Stores what true temperatures were observed. For admins. The answer comes when all of them are durable; sent again,
+        they are duplicates. An error means that none of the request's observations is known to be stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamObservations(self, request_iterator, context):
+        """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
+        be stored ends the stream with its error; those answered before stay stored. For admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConverterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +138,16 @@ def add_ConverterServiceServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelRequest.FromString,
                     response_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ReportObservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportObservations,
+                    request_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsRequest.FromString,
+                    response_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsResponse.SerializeToString,
+            ),
+            'StreamObservations': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamObservations,
+                    request_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.FromString,
+                    response_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +259,60 @@ class ConverterService:
             '/quicksilver.v1.ConverterService/GetModel',
             proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelRequest.SerializeToString,
             proto_dot_quicksilver_dot_v1_dot_converter__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportObservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quicksilver.v1.ConverterService/ReportObservations',
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsRequest.SerializeToString,
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.ReportObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamObservations(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/quicksilver.v1.ConverterService/StreamObservations',
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.SerializeToString,
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

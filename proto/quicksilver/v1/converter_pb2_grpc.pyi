@@ -43,6 +43,14 @@ class ConverterServiceStub:
     """Lists every model the server holds, with its versions."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_converter_pb2.GetModelRequest, _converter_pb2.GetModelResponse]
     """Tells all that is known of one version of a model: how it was trained, what it may be trusted with."""
+    ReportObservations: _grpc.UnaryUnaryMultiCallable[_converter_pb2.ReportObservationsRequest, _converter_pb2.ReportObservationsResponse]
+    """Stores what true temperatures were observed. For admins. The answer comes when all of them are durable; sent again,
+    they are duplicates. An error means that none of the request's observations is known to be stored.
+    """
+    StreamObservations: _grpc.StreamStreamMultiCallable[_converter_pb2.StreamObservationsRequest, _converter_pb2.StreamObservationsResponse]
+    """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
+    be stored ends the stream with its error; those answered before stay stored. For admins.
+    """
 
 @_typing.type_check_only
 class ConverterServiceAsyncStub(ConverterServiceStub):
@@ -59,6 +67,14 @@ class ConverterServiceAsyncStub(ConverterServiceStub):
     """Lists every model the server holds, with its versions."""
     GetModel: _aio.UnaryUnaryMultiCallable[_converter_pb2.GetModelRequest, _converter_pb2.GetModelResponse]  # type: ignore[assignment]
     """Tells all that is known of one version of a model: how it was trained, what it may be trusted with."""
+    ReportObservations: _aio.UnaryUnaryMultiCallable[_converter_pb2.ReportObservationsRequest, _converter_pb2.ReportObservationsResponse]  # type: ignore[assignment]
+    """Stores what true temperatures were observed. For admins. The answer comes when all of them are durable; sent again,
+    they are duplicates. An error means that none of the request's observations is known to be stored.
+    """
+    StreamObservations: _aio.StreamStreamMultiCallable[_converter_pb2.StreamObservationsRequest, _converter_pb2.StreamObservationsResponse]  # type: ignore[assignment]
+    """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
+    be stored ends the stream with its error; those answered before stay stored. For admins.
+    """
 
 class ConverterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Converts temperatures, and tells which models do it."""
@@ -96,5 +112,25 @@ class ConverterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_converter_pb2.GetModelResponse, _abc.Awaitable[_converter_pb2.GetModelResponse]]:
         """Tells all that is known of one version of a model: how it was trained, what it may be trusted with."""
+
+    @_abc_1.abstractmethod
+    def ReportObservations(
+        self,
+        request: _converter_pb2.ReportObservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_converter_pb2.ReportObservationsResponse, _abc.Awaitable[_converter_pb2.ReportObservationsResponse]]:
+        """Stores what true temperatures were observed. For admins. The answer comes when all of them are durable; sent again,
+        they are duplicates. An error means that none of the request's observations is known to be stored.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamObservations(
+        self,
+        request_iterator: _MaybeAsyncIterator[_converter_pb2.StreamObservationsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_converter_pb2.StreamObservationsResponse], _abc.AsyncIterator[_converter_pb2.StreamObservationsResponse]]:
+        """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
+        be stored ends the stream with its error; those answered before stay stored. For admins.
+        """
 
 def add_ConverterServiceServicer_to_server(servicer: ConverterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,540 @@
+"""What people say the true temperature was: the schema and the store of observations.
+
+The service writes them, training reads them. The store is a database behind SQLAlchemy Core: a file of SQLite, or
+PostgreSQL by its URL. What `add` returned for is on disk: it survives a kill of this process, of the database, and,
+as far as the disk keeps what it was told to sync, a loss of power. An observation is known by its id for ever: the same
+one sent again is a duplicate, and another one under the same id is refused.
+
+    ObservationError
+    ├── StoreUrlError             no store can be meant by this URL, or its driver is not installed
+    ├── StoreUnavailableError     the database cannot be reached, or did not do it; nothing is known to be stored
+    ├── StoreSchemaError          the database holds tables of another schema
+    ├── InvalidObservationError   a value that no observation can have
+    └── ConflictError             another observation has this id already
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, TypeVar
+
+import numpy as np
+import sqlalchemy as sql
+from numpy.typing import NDArray
+from sqlalchemy import event, exc
+
+from proto.artefact import ABSOLUTE_ZERO_FAHRENHEIT
+
+ABSOLUTE_ZERO_CELSIUS: Final = -273.15
+MAX_TEXT_CHARACTERS: Final = 120
+"""Of an id, of a source, and bytes of a request id."""
+MAX_AHEAD_SECONDS: Final = 300.0
+"""How far an observation may lie in the future: what clocks differ by."""
+
+_SCHEMA_VERSION: Final = 1
+_IDS_OF_A_SELECT: Final = 1000
+_MAX_ROW: Final = 2**31 - 1
+_ATTEMPTS: Final = 16
+_BUSY_SECONDS: Final = 15
+_CREATING: Final = 7_164_212
+"""Key of PostgreSQL's advisory lock under which the tables are made; any number that is always the same."""
+
+ResultT = TypeVar("ResultT")
+
+
+class ObservationError(Exception):
+    """An observation, or the store of them, is not what it should be; the message says in which way."""
+
+
+class StoreUrlError(ObservationError):
+    """No store can be meant by this URL, or the package that speaks to it is not installed."""
+
+
+class StoreUnavailableError(ObservationError):
+    """The database cannot be reached, or failed. What was being added may or may not be there: add it again."""
+
+
+class StoreSchemaError(ObservationError):
+    """The database holds observations in a schema that this program does not know."""
+
+
+class InvalidObservationError(ObservationError):
+    """A field holds what no observation can have."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class ConflictError(ObservationError):
+    """Another observation has this id already. Of those added together with it, none was stored."""
+
+    def __init__(self, index: int, known: str) -> None:
+        super().__init__(f"another observation has the id {known!r} already")
+        self.index = index
+        """Its place in what was added."""
+        self.id = known
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A reading, and what the temperature truly was.
+
+    `model`, `version` and `predicted_celsius` are what a server answered for this reading, where that is known.
+    """
+
+    id: str
+    """Chosen by whoever reports; the same observation sent again has the same one."""
+    fahrenheit: float
+    celsius: float
+    """The true temperature."""
+    observed_at_seconds: float
+    """Unix time."""
+    source: str
+    """Who or what observed, such as an instrument's name."""
+    request_id: str | None = None
+    """The request that asked for this reading's conversion, as its caller named it."""
+    row: int | None = None
+    """The reading's place in that request, from 0."""
+    model: str | None = None
+    version: int | None = None
+    predicted_celsius: float | None = None
+
+    def reported(self) -> "Observation":
+        """Without what was joined: what the reporter said, by which two are the same or not."""
+        return replace(self, model=None, version=None, predicted_celsius=None)
+
+
+class Added(NamedTuple):
+    """What became of observations that were added."""
+
+    accepted: int
+    """New ones."""
+    duplicates: int
+    """Those that were there already."""
+
+
+class Joined(NamedTuple):
+    """What a server answered for the reading of an observation."""
+
+    id: str
+    model: str
+    version: int
+    predicted_celsius: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """Observations as columns of the same length, the oldest first; numbers are float64 `[N]`."""
+
+    id: list[str]
+    source: list[str]
+    fahrenheit: NDArray[np.float64]
+    celsius: NDArray[np.float64]
+    observed_at_seconds: NDArray[np.float64]
+    model: list[str | None]
+    """Which model answered for the reading, where that is known."""
+    version: list[int | None]
+    """Its version, likewise."""
+    predicted_celsius: NDArray[np.float64]
+    """What it answered; NaN where that is not known."""
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a store holds."""
+
+    observations: int
+    joined: int
+    """Of them, those for which the server's answer is known."""
+    oldest_observed_at_seconds: float | None
+    newest_observed_at_seconds: float | None
+    sources: Mapping[str, int]
+    """Observations by source, those with most first."""
+
+
+def check_observation(observation: Observation, now_seconds: float) -> None:
+    """Refuse what no observation can have. Readings are compared in float32, as `Convert` does.
+
+    Raises:
+        InvalidObservationError: the first field that is wrong, and why.
+    """
+    for field in ("id", "source"):
+        _check_text(field, getattr(observation, field))
+    _check_temperature("fahrenheit", observation.fahrenheit, ABSOLUTE_ZERO_FAHRENHEIT, "°F")
+    _check_temperature("celsius", observation.celsius, ABSOLUTE_ZERO_CELSIUS, "°C")
+    observed_at = observation.observed_at_seconds
+    if not math.isfinite(observed_at) or observed_at < 0:
+        raise InvalidObservationError("observed_at_seconds", f"{observed_at} is no Unix time from 0")
+    if observed_at > now_seconds + MAX_AHEAD_SECONDS:
+        ahead = observed_at - now_seconds
+        raise InvalidObservationError("observed_at_seconds", f"{observed_at:.12g} lies {ahead:.6g} s in the future")
+    if (observation.request_id is None) != (observation.row is None):
+        raise InvalidObservationError("row", "goes together with request_id: one is missing")
+    if observation.request_id is not None and observation.row is not None:
+        _check_text("request_id", observation.request_id)
+        if not 0 <= observation.row <= _MAX_ROW:
+            raise InvalidObservationError("row", f"{observation.row} is no place in a request")
+
+
+def _check_text(field: str, text: str) -> None:
+    if not text:
+        raise InvalidObservationError(field, "is empty")
+    if not text.isprintable() or len(text) > MAX_TEXT_CHARACTERS:
+        raise InvalidObservationError(
+            field, f"is not at most {MAX_TEXT_CHARACTERS} printable characters: {text!r:.200}"
+        )
+
+
+def _check_temperature(field: str, value: float, absolute_zero: float, unit: str) -> None:
+    with np.errstate(over="ignore"):
+        rounded = np.float32(value)
+    if not np.isfinite(rounded):
+        raise InvalidObservationError(field, f"{value:.9g} is not a temperature")
+    if rounded < np.float32(absolute_zero):
+        raise InvalidObservationError(field, f"{value:.9g} is below absolute zero ({absolute_zero} {unit})")
+
+
+_METADATA: Final = sql.MetaData()
+_SCHEMA: Final = sql.Table(
+    "observations_schema", _METADATA, sql.Column("version", sql.Integer, primary_key=True, autoincrement=False)
+)
+_TABLE: Final = sql.Table(
+    "observations",
+    _METADATA,
+    # SQLite counts by itself only in a column of its type INTEGER, which holds 64 bits there.
+    sql.Column("number", sql.BigInteger().with_variant(sql.Integer(), "sqlite"), sql.Identity(), primary_key=True),
+    sql.Column("id", sql.Text, nullable=False, unique=True),
+    sql.Column("fahrenheit", sql.Double, nullable=False),
+    sql.Column("celsius", sql.Double, nullable=False),
+    sql.Column("observed_at_seconds", sql.Double, nullable=False, index=True),
+    sql.Column("source", sql.Text, nullable=False),
+    sql.Column("request_id", sql.Text),
+    sql.Column("row", sql.Integer),
+    sql.Column("model", sql.Text),
+    sql.Column("version", sql.BigInteger),
+    sql.Column("predicted_celsius", sql.Double),
+)
+_FIELDS: Final = [_TABLE.c[name] for name in Observation.__slots__]
+_JOIN: Final = (
+    sql.update(_TABLE)
+    .where(_TABLE.c.id == sql.bindparam("known"), _TABLE.c.model.is_(None))
+    .values({name: sql.bindparam(f"joined_{name}") for name in ("model", "version", "predicted_celsius")})
+)
+
+
+class ObservationStore:
+    """Observations in a database. Methods may be called by any thread, and block; processes may share one store.
+
+    Guarantees: what `add` returned for is durable; each id is there once, with the content that came first.
+    """
+
+    def __init__(self, engine: sql.Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Open a store, and make its tables where there are none.
+
+        `url` is `sqlite:///PATH` (`sqlite:////PATH` from the root) or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
+
+        Raises:
+            StoreUrlError: no store can be meant by it, or its driver is missing.
+            StoreUnavailableError: the database cannot be reached.
+            StoreSchemaError: its tables are of another schema.
+        """
+        store = cls(_engine(parse_url(url)))
+        store._attempt(store._create)
+        return store
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def add(self, observations: Sequence[Observation]) -> Added:
+        """Store observations, all or none; when it returns, they are durable. Their values are not checked here.
+
+        Raises:
+            ConflictError: an id is taken by an observation with other content; nothing is stored.
+            StoreUnavailableError: the database failed; add them again.
+        """
+        (outcome,) = self.add_groups([observations])
+        if isinstance(outcome, ConflictError):
+            raise outcome
+        return outcome
+
+    def add_groups(self, groups: Sequence[Sequence[Observation]]) -> list[Added | ConflictError]:
+        """Store several groups with one commit; a conflict in one of them keeps no other from being stored.
+
+        Raises:
+            StoreUnavailableError: the database failed; add them again.
+        """
+        return self._attempt(lambda connection: _add(connection, groups))
+
+    def join(self, joined: Iterable[Joined]) -> None:
+        """Note what a server answered for observations that are stored; what was noted before stays.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        rows = [
+            {"known": known, "joined_model": model, "joined_version": version, "joined_predicted_celsius": predicted}
+            for known, model, version, predicted in sorted(joined)
+        ]
+        if rows:
+            self._attempt(lambda connection: connection.execute(_JOIN, rows))
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def read(
+        self, since_seconds: float | None = None, until_seconds: float | None = None, *, latest: int | None = None
+    ) -> Columns:
+        """Read observations by the time of observation, from `since_seconds` on and before `until_seconds`.
+
+        `latest` bounds how many: then the latest of them are read. They come in the order of that time.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        newest_first = _between(sql.select(*_FIELDS), since_seconds, until_seconds).order_by(
+            _TABLE.c.observed_at_seconds.desc(), _TABLE.c.number.desc()
+        )
+        rows = self._read(lambda connection: connection.execute(newest_first.limit(latest)).all())
+        return _columns(rows[::-1])
+
+    def observations(
+        self, since_seconds: float | None = None, until_seconds: float | None = None
+    ) -> Iterator[Observation]:
+        """Yield observations one by one in the order of their time, however many there are.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        oldest_first = _between(sql.select(*_FIELDS), since_seconds, until_seconds).order_by(
+            _TABLE.c.observed_at_seconds, _TABLE.c.number
+        )
+        try:
+            with self._engine.connect() as connection:
+                for row in connection.execution_options(yield_per=_IDS_OF_A_SELECT).execute(oldest_first):
+                    yield Observation(*row)
+        except exc.SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def stats(self) -> Stats:
+        """Tell what the store holds.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        count = sql.func.count()
+        totals = sql.select(
+            count,
+            sql.func.count(_TABLE.c.model),
+            sql.func.min(_TABLE.c.observed_at_seconds),
+            sql.func.max(_TABLE.c.observed_at_seconds),
+        )
+        by_source = sql.select(_TABLE.c.source, count).group_by(_TABLE.c.source).order_by(count.desc(), _TABLE.c.source)
+        total, sources = self._read(lambda link: (link.execute(totals).one(), link.execute(by_source).all()))
+        observations, joined, oldest, newest = total
+        return Stats(observations, joined, oldest, newest, {str(source): int(number) for source, number in sources})
+
+    def mark(self) -> int:
+        """A number that grows with what is stored: where it is another than before, there is something new.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        greatest = sql.select(sql.func.coalesce(sql.func.max(_TABLE.c.number), 0))
+        return int(self._read(lambda connection: connection.execute(greatest).scalar_one()))
+
+    # The database -----------------------------------------------------------------------------------------------------
+
+    def _read(self, work: Callable[[sql.Connection], ResultT]) -> ResultT:
+        try:
+            with self._engine.connect() as connection:
+                return work(connection)
+        except exc.SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def _attempt(self, work: Callable[[sql.Connection], ResultT]) -> ResultT:
+        """Do something in a transaction of its own, and once more where another process did the same meanwhile."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._engine.execution_options(writes=True).begin() as connection:
+                    return work(connection)
+            except exc.IntegrityError as error:  # somebody added the same ids between our look and our insertion
+                if attempt == _ATTEMPTS:
+                    raise _unavailable(error) from error
+            except exc.SQLAlchemyError as error:
+                raise _unavailable(error) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    @staticmethod
+    def _create(connection: sql.Connection) -> None:
+        if connection.dialect.name == "postgresql":  # where two sessions that make a table at once fail
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_CREATING)))
+        if not sql.inspect(connection).has_table(_SCHEMA.name):
+            _METADATA.create_all(connection)
+            connection.execute(sql.insert(_SCHEMA).values(version=_SCHEMA_VERSION))
+        found = connection.execute(sql.select(_SCHEMA.c.version)).scalars().all()
+        if found != [_SCHEMA_VERSION]:
+            raise StoreSchemaError(f"the store has schema {found}; this program knows {_SCHEMA_VERSION}")
+
+
+def parse_url(url: str) -> sql.URL:
+    """Read the URL of a store.
+
+    Raises:
+        StoreUrlError: no store can be meant by it. The message does not repeat it: it may hold a password.
+    """
+    try:
+        parsed = sql.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise StoreUrlError("this is no URL: sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE is") from None
+    if parsed.drivername in {"postgresql", "postgres", "postgresql+psycopg"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "sqlite":
+        raise StoreUrlError(f"no store for {parsed.drivername!r}: there are sqlite and postgresql")
+    if not parsed.database or parsed.database == ":memory:" or parsed.host:
+        raise StoreUrlError("sqlite wants the path of a file: sqlite:///PATH, or sqlite:////PATH from the root")
+    return parsed
+
+
+def _engine(url: sql.URL) -> sql.Engine:
+    try:
+        if url.drivername == "sqlite":
+            return _sqlite(url)
+        # A database that does not answer is found out within seconds, and one that was restarted is connected to anew.
+        return sql.create_engine(
+            url,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": 5,
+                "tcp_user_timeout": 10_000,
+                "options": "-c synchronous_commit=on -c statement_timeout=30000",
+            },
+        )
+    except ModuleNotFoundError as error:
+        raise StoreUrlError(f"{url.get_backend_name()} needs {error.name!r}: install the extra 'postgresql'") from error
+
+
+def _sqlite(url: sql.URL) -> sql.Engine:
+    """An engine on a file, in which every commit is synced to disk before it returns (WAL, synchronous=FULL)."""
+    assert url.database is not None  # noqa: S101 - parse_url saw to it
+    folder = Path(url.database).parent
+    if not folder.is_dir():
+        raise StoreUrlError(f"{folder} is no directory: the file of sqlite cannot be made there")
+    engine = sql.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own
+        connection.isolation_level = None  # the driver begins nothing by itself: `begin` does
+        for attempt in range(_ATTEMPTS):  # SQLite does not wait where another connection changes the mode just then
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                break
+            except Exception:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.05 * (attempt + 1))
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: sql.Connection) -> None:
+        # A transaction that will write takes the lock at once: one that read first could not wait for it.
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _add(connection: sql.Connection, groups: Sequence[Sequence[Observation]]) -> list[Added | ConflictError]:
+    ids = [observation.id for group in groups for observation in group]
+    known = {observation.id: observation.reported() for observation in _with_ids(connection, ids)}
+    outcomes, new = sort_out(groups, known)
+    if new:
+        rows = [{name: getattr(observation, name) for name in Observation.__slots__} for observation in new]
+        rows.sort(key=lambda row: str(row["id"]))  # in one order everywhere, so that two never wait for each other
+        connection.execute(sql.insert(_TABLE), rows)
+    return outcomes
+
+
+def _with_ids(connection: sql.Connection, ids: Sequence[str]) -> Iterator[Observation]:
+    wanted = sql.select(*_FIELDS).where(_TABLE.c.id.in_(sql.bindparam("ids", expanding=True)))
+    for start in range(0, len(ids), _IDS_OF_A_SELECT):
+        for row in connection.execute(wanted, {"ids": ids[start : start + _IDS_OF_A_SELECT]}):
+            yield Observation(*row)
+
+
+def sort_out(
+    groups: Sequence[Sequence[Observation]], known: Mapping[str, Observation]
+) -> tuple[list[Added | ConflictError], list[Observation]]:
+    """Decide what becomes of each group, given what is stored under its ids, and which observations are new."""
+    outcomes: list[Added | ConflictError] = []
+    stored = dict(known)
+    new: list[Observation] = []
+    for group in groups:
+        fresh: dict[str, Observation] = {}
+        conflict: ConflictError | None = None
+        for index, observation in enumerate(group):
+            said = observation.reported()
+            before = stored.get(said.id) or fresh.get(said.id)
+            if before is None:
+                fresh[said.id] = observation
+            elif before.reported() != said:
+                conflict = ConflictError(index, said.id)
+                break
+        if conflict is None:
+            stored |= fresh
+            new += fresh.values()
+        outcomes.append(conflict or Added(len(fresh), len(group) - len(fresh)))
+    return outcomes, new
+
+
+def _between(query: sql.Select[Any], since_seconds: float | None, until_seconds: float | None) -> sql.Select[Any]:
+    if since_seconds is not None:
+        query = query.where(_TABLE.c.observed_at_seconds >= since_seconds)
+    if until_seconds is not None:
+        query = query.where(_TABLE.c.observed_at_seconds < until_seconds)
+    return query
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
+    columns = dict(zip(Observation.__slots__, zip(*rows, strict=True), strict=True)) if rows else {}
+
+    def numbers(name: str) -> NDArray[np.float64]:
+        return np.array(columns.get(name, ()), dtype=np.float64)  # None becomes NaN
+
+    def texts(name: str) -> list[Any]:
+        return list(columns.get(name, ()))
+
+    return Columns(
+        id=texts("id"),
+        source=texts("source"),
+        fahrenheit=numbers("fahrenheit"),
+        celsius=numbers("celsius"),
+        observed_at_seconds=numbers("observed_at_seconds"),
+        model=texts("model"),
+        version=texts("version"),
+        predicted_celsius=numbers("predicted_celsius"),
+    )
+
+
+def _unavailable(error: exc.SQLAlchemyError) -> StoreUnavailableError:
+    cause = getattr(error, "orig", None) or error
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    return StoreUnavailableError(f"the store of observations failed: {reason}")
