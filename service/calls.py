@@ -7,12 +7,15 @@ gRPC: batched (unary calls that are answered together), unary, and streams in ei
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import structlog
 
 from service.errors import InternalError, ServiceError
 from service.query import Answer, Query
+
+if TYPE_CHECKING:
+    from service.alike import Pattern
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +34,14 @@ class Codec(Protocol):
 
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write the answer to a query. Raises a ServiceError where the model cannot give what the query asks for."""
+
+    def pattern(self, body: bytes) -> "Pattern | None":  # noqa: ARG002 - what a codec may do, and need not
+        """Tell how requests like this one are read together; None where they have to be read one by one."""
+        return None
+
+    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> Sequence[Body] | None:  # noqa: ARG002 - as above
+        """Write the answers to so many calls, of so many rows each, at once; None where each is to be written alone."""
+        return None
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,8 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.calls import Body, UnaryMethod
+from service.alike import Bytes, Pattern, bytes_of, table
+from service.calls import Body, Codec, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError
 from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
@@ -78,7 +79,7 @@ def choice_of(message: api.ConvertRequest | api.GetModelRequest) -> Choice:
     return None
 
 
-class ConvertCodec:
+class ConvertCodec(Codec):
     """`quicksilver.v1.ConvertRequest` and `ConvertResponse`.
 
     A client that sends temperature after temperature repeats everything around them. So a short request whose bytes
@@ -116,8 +117,36 @@ class ConvertCodec:
             *_domain(query, answer),
         ]
 
+    def pattern(self, body: bytes) -> Pattern | None:
+        """Tell where the temperatures of a request stand, if requests like it were read before."""
+        cut = cut_out(body)
+        known = cut and self._read.get((cut.before, cut.behind))
+        if not cut or not known:
+            return None
 
-class ConvertStreamCodec:
+        def query(values: Bytes) -> ConvertQuery:
+            rows = values.view(np.float32).reshape(-1)
+            return ConvertQuery(known.model, known.choice, rows, known.interval, known.on_extrapolation)
+
+        return Pattern(cut.start, cut.start + cut.values * _FLOAT_BYTES, query)
+
+    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
+        """Write many answers as one table; those with rows outside the training domain each on its own."""
+        assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
+        if query.interval or not LITTLE_ENDIAN:
+            return None
+        celsius = bytes_of(answer.outputs[0], calls)
+        flags = query.on_extrapolation is not OnExtrapolation.IGNORE
+        domain = b"" if not flags else _UNKNOWN if answer.outside is None else _INSIDE
+        head = _head(answer.version.name, answer.version.version) + field_head(_CELSIUS, celsius.shape[1])
+        bodies: list[Body] = [[body] for body in table([head, celsius, domain], calls)]
+        if flags and answer.outside is not None and not answer.inside:
+            for call in np.flatnonzero(answer.outside.reshape(calls, rows).any(axis=1)).tolist():
+                bodies[call] = self.encode(query, answer.part(slice(call * rows, (call + 1) * rows)))
+        return bodies
+
+
+class ConvertStreamCodec(Codec):
     """`quicksilver.v1.ConvertStreamRequest` and `ConvertStreamResponse`, one message of a stream each.
 
     A codec of its own for each message, since it holds the id that goes back with the answer.

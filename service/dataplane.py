@@ -5,7 +5,7 @@ run; `execute` runs them and gives each call its rows back. One call's error nev
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from service.alike import Crowd, crowds
 from service.calls import Body, Request
 from service.engine import InputsRefusedError, Tensor
 from service.errors import (
@@ -75,13 +76,45 @@ class NoStatistics:
 
 @dataclass(slots=True, eq=False)
 class Bound:
-    """A request with its query decoded, its model found, and its arrays in the order of the model's inputs."""
+    """A query with its model found, its arrays in the order of the model's inputs, and the requests that ask it.
 
-    request: Request
+    Nearly always it is one request's. Several that differ in their values alone share a query; then each of them has
+    as many of the rows as the others, one after the other.
+    """
+
+    requests: list[Request]
     query: Query
     version: LoadedVersion
     tensors: tuple[Tensor, ...]
     rows: int
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of each request."""
+        return self.rows // len(self.requests)
+
+    def waiting(self) -> "Bound | None":
+        """The same for the requests that have no outcome yet; None where all have one."""
+        waits = [request.outcome is None for request in self.requests]
+        if all(waits):
+            return self
+        if not any(waits):
+            return None
+        rows = np.repeat(waits, self.rows_each)
+        requests = [request for request in self.requests if request.outcome is None]
+        tensors = tuple([tensor[rows] for tensor in self.tensors])
+        return Bound(requests, self.query, self.version, tensors, len(requests) * self.rows_each)
+
+    def parts(self, calls: int) -> "Iterator[Bound]":
+        """The same in parts of at most so many requests."""
+        if len(self.requests) <= calls:
+            yield self
+            return
+        for first in range(0, len(self.requests), calls):
+            requests = self.requests[first : first + calls]
+            rows = slice(first * self.rows_each, (first + len(requests)) * self.rows_each)
+            tensors = tuple([tensor[rows] for tensor in self.tensors])
+            yield Bound(requests, self.query, self.version, tensors, len(requests) * self.rows_each)
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +124,11 @@ class Run:
     version: LoadedVersion
     calls: list[Bound] = field(default_factory=list)
     rows: int = 0
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests that share it, in the order of their rows."""
+        return [request for call in self.calls for request in call.requests]
 
     def add(self, call: Bound) -> None:
         """Let one more call share the run."""
@@ -161,8 +199,15 @@ class Dataplane:
     def plan(self, requests: Sequence[Request]) -> list[Run]:
         """Decode requests and group them into runs; those that cannot be run get their outcome here."""
         now = self._clock()
-        bound = []
-        for request in requests:
+        bound: list[Bound] = []
+        together, single = crowds(requests)
+        for crowd in together:
+            shared = self._bind_crowd(crowd)
+            if shared is None:  # one by one they are told what is wrong with each
+                single += crowd.requests
+            else:
+                bound += shared.parts(max(1, self._limits.max_batch_rows // shared.rows_each))
+        for request in single:
             try:
                 bound.append(self._bind(request, now))
             except ServiceError as error:
@@ -177,13 +222,12 @@ class Dataplane:
         Where a shared run fails, its calls are run alone: what one of them sent may be what failed it.
         """
         error = self._attempt(run)
-        waiting = [call for call in run.calls if call.request.outcome is None]
-        if error is not None and len(run.calls) == 1:
-            for call in waiting:
-                call.request.outcome = error
-            waiting = []
-        self._count_failures(run)
-        self._run_alone(waiting)
+        requests = run.requests
+        if error is not None and len(requests) == 1 and requests[0].outcome is None:
+            requests[0].outcome = error
+        self._count_failures(run.version, requests)
+        if error is not None and len(requests) > 1:
+            self._run_alone([single for call in run.calls if (left := call.waiting()) for single in left.parts(1)])
 
     def _attempt(self, run: Run) -> ServiceError | None:
         try:
@@ -198,19 +242,33 @@ class Dataplane:
         """Run each call alone, until so many fail for no reason of their own that no further one is worth a try."""
         faults: list[InternalError] = []
         for call in calls:
+            (request,) = call.requests
             if len(faults) < FAULTS_ALONE:
                 self.execute(Run(call.version, [call], call.rows))
             else:
-                call.request.outcome = faults[-1]
-                self._count_failures(Run(call.version, [call], call.rows))
-            if isinstance(call.request.outcome, InternalError):
-                faults.append(call.request.outcome)
+                request.outcome = faults[-1]
+                self._count_failures(call.version, [request])
+            if isinstance(request.outcome, InternalError):
+                faults.append(request.outcome)
 
-    def _count_failures(self, run: Run) -> None:
-        failed = [call.request for call in run.calls if isinstance(call.request.outcome, ServiceError)]
+    def _count_failures(self, version: LoadedVersion, requests: Sequence[Request]) -> None:
+        failed = [request.received_seconds for request in requests if isinstance(request.outcome, ServiceError)]
         if failed:
             now = self._clock()
-            self._statistics.failed(run.version, [now - request.received_seconds for request in failed])
+            self._statistics.failed(version, [now - received for received in failed])
+
+    def _bind_crowd(self, crowd: Crowd) -> Bound | None:
+        """Bind requests that differ in their values alone; None where they have to be bound one by one."""
+        query, calls = crowd.query, len(crowd.requests)
+        try:
+            version = self._models.catalogue.resolve(query.model, query.choice)
+            tensors = query.bind(version)
+        except ServiceError:
+            return None
+        rows = len(tensors[0])
+        if not version.rows_independent or rows > calls * self._limits.max_rows_per_request:
+            return None
+        return Bound(crowd.requests, query, version, tensors, rows)
 
     def _bind(self, request: Request, now: float) -> Bound:
         refuse_dead(request, now)
@@ -227,14 +285,14 @@ class Dataplane:
         except ServiceError:
             self._statistics.failed(version, [now - request.received_seconds])
             raise
-        return Bound(request, query, version, tensors, rows)
+        return Bound([request], query, version, tensors, rows)
 
     def _execute(self, run: Run) -> None:
         started = self._clock()
         calls = _living(run.calls, started)
         batch = _join(run.version, calls)
         if _refuse_rows(calls, batch):
-            calls = [call for call in calls if call.request.outcome is None]
+            calls = _waiting(calls)
             batch = _join(run.version, calls)
         if not calls:
             return
@@ -242,14 +300,15 @@ class Dataplane:
         outputs = run.version.engine.run(batch.tensors)
         ended = self._clock()
         _hand_out(run.version, calls, outputs, batch)
-        waited = [began - call.request.received_seconds for call in calls]
+        requests = [request for call in calls for request in call.requests]
+        waited = [began - request.received_seconds for request in requests]
         rows = sum([call.rows for call in calls])
         self._observer.ran(run.version, rows, waited, ended - began)
         now = self._clock()
         taken = [
-            now - call.request.received_seconds for call in calls if not isinstance(call.request.outcome, ServiceError)
+            now - request.received_seconds for request in requests if not isinstance(request.outcome, ServiceError)
         ]
-        times = RunTimes(sum(waited) - (began - started) * len(calls), began - started, ended - began, now - ended)
+        times = RunTimes(sum(waited) - (began - started) * len(waited), began - started, ended - began, now - ended)
         self._statistics.ran(run.version, rows, taken, times)
 
 
@@ -263,14 +322,19 @@ def refuse_dead(request: Request, now: float) -> None:
 
 def _living(calls: list[Bound], now: float) -> list[Bound]:
     """Return the calls that somebody still waits for; the others get their outcome here."""
-    living = [call for call in calls if not call.request.cancelled and now < call.request.deadline_seconds]
-    if len(living) < len(calls):
-        for call in calls:
-            try:
-                refuse_dead(call.request, now)
-            except ServiceError as error:
-                call.request.outcome = error
-    return living
+    dead = [
+        request for call in calls for request in call.requests if request.cancelled or now >= request.deadline_seconds
+    ]
+    for request in dead:
+        try:
+            refuse_dead(request, now)
+        except ServiceError as error:
+            request.outcome = error
+    return _waiting(calls) if dead else calls
+
+
+def _waiting(calls: Sequence[Bound]) -> list[Bound]:
+    return [left for call in calls if (left := call.waiting()) is not None]
 
 
 @dataclass(slots=True)
@@ -307,13 +371,14 @@ def _refuse_rows(calls: Sequence[Bound], batch: _Batch) -> bool:
         return False
     start = 0
     for call in calls:
-        rows = slice(start, start + call.rows)
-        start += call.rows
-        try:
-            _check_rows(call, tensors[0][rows], None if outside is None else outside[rows])
-        except ServiceError as error:
-            call.request.outcome = error
-    return any(call.request.outcome is not None for call in calls)
+        for request in call.requests:
+            rows = slice(start, start + call.rows_each)
+            start += call.rows_each
+            try:
+                _check_rows(call, tensors[0][rows], None if outside is None else outside[rows])
+            except ServiceError as error:
+                request.outcome = error
+    return any(request.outcome is not None for call in calls for request in call.requests)
 
 
 def _check_rows(call: Bound, rows: Tensor, outside: NDArray[np.bool_] | None) -> None:
@@ -332,19 +397,35 @@ def _check_rows(call: Bound, rows: Tensor, outside: NDArray[np.bool_] | None) ->
 
 def _hand_out(version: LoadedVersion, calls: Sequence[Bound], outputs: list[Tensor], batch: _Batch) -> None:
     """Give each call its own rows of the outputs, encoded."""
-    outside, inside = batch.outside, batch.inside
+    whole = Answer(version, outputs, batch.outside, batch.inside)
     start = 0
     for call in calls:
-        rows = slice(start, start + call.rows)
+        answer = whole if len(calls) == 1 else whole.part(slice(start, start + call.rows))
         start += call.rows
-        own = outputs if len(calls) == 1 else [output[rows] for output in outputs]
-        answer = Answer(version, own, None if outside is None else outside[rows], inside)
-        call.request.outcome = _encode(call, answer)
+        if len(call.requests) > 1:
+            _encode_all(call, answer)
+        else:
+            call.requests[0].outcome = _encode(call, call.requests[0], answer)
 
 
-def _encode(call: Bound, answer: Answer) -> Body | ServiceError:
+def _encode_all(call: Bound, answer: Answer) -> None:
+    """Encode the answers to requests that differ in their values alone: together, or else each for itself."""
+    rows = call.rows_each
     try:
-        return call.request.codec.encode(call.query, answer)
+        bodies = call.requests[0].codec.encode_alike(call.query, answer, len(call.requests), rows)
+    except Exception:  # noqa: BLE001 - whatever it is, it will be told where each is encoded alone
+        bodies = None
+    if bodies is not None:
+        for request, body in zip(call.requests, bodies, strict=True):
+            request.outcome = body
+        return
+    for index, request in enumerate(call.requests):
+        request.outcome = _encode(call, request, answer.part(slice(index * rows, (index + 1) * rows)))
+
+
+def _encode(call: Bound, request: Request, answer: Answer) -> Body | ServiceError:
+    try:
+        return request.codec.encode(call.query, answer)
     except ServiceError as error:
         return error
     except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this call alone

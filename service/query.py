@@ -54,6 +54,11 @@ class Answer:
     inside: bool
     """Whether it is known that no row lies outside, so that nobody need look at `outside`."""
 
+    def part(self, rows: slice) -> "Answer":
+        """The same for some of the rows."""
+        outside = None if self.outside is None else self.outside[rows]
+        return Answer(self.version, [output[rows] for output in self.outputs], outside, self.inside)
+
 
 @dataclass(slots=True)
 class ConvertQuery:

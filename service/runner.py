@@ -101,7 +101,7 @@ class Runner:
 
     def _execute(self, run: Run) -> None:
         self._dataplane.execute(run)
-        self._reply(call.request for call in run.calls)
+        self._reply(run.requests)
 
     def _reply(self, requests: Iterable[Request]) -> None:
         for request in requests:

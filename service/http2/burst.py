@@ -203,7 +203,7 @@ class Burst:
         """The requests without those of runs that are executed elsewhere."""
         if not away:
             return requests
-        absent = {id(call.request) for run in away for call in run.calls}
+        absent = {id(request) for run in away for request in run.requests}
         return [request for request in requests if id(request) not in absent]
 
     def _dispatch(self) -> None:
@@ -242,7 +242,7 @@ class Burst:
 
     def _executed(self, run: Run, seconds: float) -> None:
         self._costs.learn(run.version, run.rows, seconds)
-        self._reply([call.request for call in run.calls])
+        self._reply(run.requests)
         self._schedule()
 
     def _reply(self, requests: list[Request]) -> None:

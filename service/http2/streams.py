@@ -485,7 +485,7 @@ class StreamCall(Stream):
                 log.exception("handler failed while its call was cancelled", method=self._tally.path)
 
 
-class _Compressed:
+class _Compressed(Codec):
     """A codec whose messages are compressed: so that the work is done where the others decode and encode."""
 
     __slots__ = ("_codec", "_head", "_inflating", "_max_bytes", "compressed_answer")

@@ -8,19 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.calls import Body
+from service.alike import MAX_BYTES, Bytes, Pattern, bytes_of, table
+from service.calls import Body, Codec
 from service.engine import Tensor
 from service.models import Choice, LoadedVersion
-from service.open_inference.datatypes import BYTES
+from service.open_inference.datatypes import BOOL, BYTES
 from service.open_inference.plan import Plan, Plans
 from service.open_inference.request import Asked, Heads
 from service.open_inference.tensors import from_raw, from_typed, to_raw, to_typed
 from service.query import Answer, OnExtrapolation, Query
-from service.wire import Part, length_delimited
+from service.remembered import Remembered
+from service.wire import LITTLE_ENDIAN, Part, field_head, length_delimited
 
 _ID: Final = pb.ModelInferResponse.ID_FIELD_NUMBER
 _OUTPUTS: Final = pb.ModelInferResponse.OUTPUTS_FIELD_NUMBER
+_RAW_INPUT: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS: Final = pb.ModelInferResponse.InferOutputTensor.CONTENTS_FIELD_NUMBER
 
@@ -52,12 +57,14 @@ class InferQuery:
         return tuple(self.tensors[index] for index in plan.order)
 
 
-class InferCodec:
+class InferCodec(Codec):
     """`inference.ModelInferRequest` and `ModelInferResponse`."""
 
     def __init__(self) -> None:
         self._heads = Heads()
         self._plans = Plans()
+        self._around: Remembered[tuple[bytes, bytes], bool] = Remembered()
+        """Whether what stands before and behind raw contents is whole fields, without further contents."""
 
     def decode(self, body: bytes) -> InferQuery:
         """Read a request; its names and shapes are compared with the model's once that is found.
@@ -90,10 +97,63 @@ class InferCodec:
         assert query.plan is not None  # noqa: S101 - an answer is to a query that was bound
         plan = query.plan
         arrays = [take(answer) for _, take in plan.outputs]
-        identity = b"".join(map(bytes, length_delimited(_ID, [query.asked.id]))) if query.asked.id else b""
+        identity = _identity(query.asked.id)
         if query.asked.raw or not query.asked.typed or plan.raw_only:
             return _raw(plan, identity, arrays)
         return _typed(plan, identity, arrays)
+
+    def pattern(self, body: bytes) -> Pattern | None:
+        """Tell where the raw contents of a request stand, if it has one input of plain numbers."""
+        asked = self._heads.read(body) if LITTLE_ENDIAN and len(body) <= MAX_BYTES else None
+        if asked is None or len(asked.raw) != 1 or not asked.raw[0]:
+            return None
+        tensor, raw = asked.head.inputs[0], asked.raw[0]
+        if tensor.datatype in {BYTES, BOOL} or tensor.raw_bytes != len(raw) or not tensor.shape:
+            return None
+        head = field_head(_RAW_INPUT, len(raw))
+        start = body.rfind(head + raw)
+        if start < 0 or not self._is_around(body[:start], body[start + len(head) + len(raw) :]):
+            return None
+
+        def query(values: Bytes) -> InferQuery:
+            rows = values.view(tensor.datatype.storage).reshape(-1, *tensor.shape[1:])
+            return InferQuery(asked, (rows,), self._plans, asked.head.model, asked.head.choice)
+
+        return Pattern(start + len(head), start + len(head) + len(raw), query)
+
+    def _is_around(self, before: bytes, behind: bytes) -> bool:
+        known = self._around.get((before, behind))
+        if known is None:
+            known = _has_no_contents(before) and _has_no_contents(behind)
+            self._around.put((before, behind), known)
+        return known
+
+    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
+        """Write many answers as one table, where all outputs are plain numbers, a row of which goes with a row in."""
+        assert isinstance(query, InferQuery)  # noqa: S101 - a codec encodes what it decoded
+        assert query.plan is not None  # noqa: S101 - an answer is to a query that was bound
+        plan = query.plan
+        arrays = [take(answer) for _, take in plan.outputs]
+        if any(datatype is BYTES for datatype, _ in plan.outputs) or any(
+            len(array) != calls * rows for array in arrays
+        ):
+            return None
+        prefixes = plan.prefix(tuple([(rows, *array.shape[1:]) for array in arrays]))
+        columns: list[bytes | Bytes] = [_identity(query.asked.id)]
+        for prefix, array in zip(prefixes, arrays, strict=True):
+            columns += [prefix, bytes_of(array, calls)]
+        return [[body] for body in table(columns, calls)]
+
+
+def _has_no_contents(fields: bytes) -> bool:
+    try:
+        return not pb.ModelInferRequest.FromString(fields).raw_input_contents
+    except DecodeError:
+        return False
+
+
+def _identity(identity: bytes) -> bytes:
+    return b"".join(map(bytes, length_delimited(_ID, [identity]))) if identity else b""
 
 
 def _raw(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:

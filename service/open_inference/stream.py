@@ -7,7 +7,7 @@ first error ends the stream with its real status code instead.
 from typing import Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.calls import Body, Inlet, Outlet, StreamMethod, Submit
+from service.calls import Body, Codec, Inlet, Outlet, StreamMethod, Submit
 from service.codec import parse
 from service.errors import MalformedError, ServiceError
 from service.open_inference import SERVICE
@@ -36,7 +36,7 @@ def method(codec: InferCodec) -> StreamMethod:
     return StreamMethod(f"/{SERVICE}/ModelStreamInfer", client_streams=True, server_streams=True, open=open_stream)
 
 
-class InferStreamCodec:
+class InferStreamCodec(Codec):
     """One request of a stream, and `ModelStreamInferResponse`.
 
     Making one raises MalformedError where the bytes are no ModelInferRequest; whatever else is wrong with it is told

@@ -1,0 +1,144 @@
+"""Requests that differ in their values alone are read as one, and answered as if each had come by itself."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proto.inference.v2 import open_inference_pb2 as pb
+from proto.quicksilver.v1 import converter_pb2 as api
+from proto.repository import Repository
+from service.alike import MIN_CALLS, bytes_of, crowds, table
+from service.calls import Codec, Request
+from service.codec import ConvertCodec
+from service.dataplane import BatchLimits, Dataplane
+from service.engine import EngineOptions
+from service.errors import ServiceError
+from service.models import Models, VersionPolicy
+from service.open_inference.infer import InferCodec
+from tests.service.artefacts import DOMAIN, make_artefact, make_softmax
+from tests.service.test_dataplane import Runs
+
+LIMITS = BatchLimits(max_rows_per_request=3, max_batch_rows=20, solo_rows=12)
+
+VALUES = st.sampled_from([50.0, 51.5, 60.0, *DOMAIN, 451.0, -459.67, -500.0, math.nan, math.inf])
+"""Temperatures inside the training domain, on its edges, outside, and impossible ones."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """A converter, and a model whose rows depend on each other."""
+    repository = Repository(Path(tmp_path_factory.mktemp("models")))
+    repository.publish("linear", make_artefact())
+    repository.publish("softmax", make_softmax())
+    models = Models(repository, EngineOptions(device="cpu"), policy=VersionPolicy(), default_model="linear")
+    models.load()
+    return models
+
+
+def _convert(values: Sequence[float], model: str, *, interval: bool) -> bytes:
+    return api.ConvertRequest(model=model, fahrenheit=values, interval=interval).SerializeToString()
+
+
+def _infer(values: Sequence[float], model: str, identity: str = "", *, typed: bool = False) -> bytes:
+    request = pb.ModelInferRequest(model_name=model, id=identity)
+    tensor = request.inputs.add(name="fahrenheit", datatype="FP32", shape=[len(values), 1])
+    if typed:
+        tensor.contents.fp32_contents[:] = values
+    else:
+        request.raw_input_contents.append(np.array(values, "<f4").tobytes())
+    return request.SerializeToString()
+
+
+CONVERT = st.builds(
+    _convert,
+    st.lists(VALUES, min_size=1, max_size=4),
+    st.sampled_from(["linear", "linear", "softmax", "nowhere"]),
+    interval=st.sampled_from([False, False, True]),
+)
+INFER = st.builds(
+    _infer,
+    st.lists(VALUES, min_size=1, max_size=4),
+    st.sampled_from(["linear", "linear", "softmax"]),
+    st.sampled_from(["", "", "a", "b"]),
+    typed=st.sampled_from([False, False, True]),
+)
+
+
+def _outcomes(models: Models, calls: Sequence[tuple[Codec, bytes]]) -> list[tuple[str, bytes]]:
+    requests = [Request(codec, body, lambda _: None, 0.0) for codec, body in calls]
+    Dataplane(models, Runs(), LIMITS).answer(requests)
+    return [_outcome(request) for request in requests]
+
+
+def _outcome(request: Request) -> tuple[str, bytes]:
+    outcome = request.outcome
+    assert outcome is not None
+    if isinstance(outcome, ServiceError):
+        return type(outcome).__name__, outcome.message.encode()
+    return "", b"".join(map(bytes, outcome))
+
+
+@given(data=st.data())
+def test_a_burst_answers_every_call_as_if_it_were_alone(models: Models, data: st.DataObject) -> None:
+    """Whatever the others are, the answer is the same, byte for byte, and so is the error."""
+    convert, infer = ConvertCodec(), InferCodec()
+    bodies: list[tuple[Codec, bytes]] = [(convert, body) for body in data.draw(st.lists(CONVERT, max_size=4))]
+    bodies += [(infer, body) for body in data.draw(st.lists(INFER, max_size=4))]
+    copies = data.draw(st.integers(1, 8))
+    values = data.draw(st.lists(st.lists(VALUES, min_size=1, max_size=1), max_size=12))
+    bodies += [(convert, _convert(each, "linear", interval=False)) for each in values]
+    bodies += [(infer, _infer(each, "linear")) for each in values]
+    calls = data.draw(st.permutations(bodies * copies))
+    _outcomes(models, calls)  # so that the codecs have read their like before
+    alone = [_outcomes(models, [(type(codec)(), body)])[0] for codec, body in calls]
+    assert _outcomes(models, calls) == alone
+
+
+@pytest.mark.parametrize(("codec", "write"), [(ConvertCodec(), _convert), (InferCodec(), _infer)])
+def test_calls_that_differ_in_their_values_are_decoded_once(models: Models, codec: Codec, write: object) -> None:
+    """One query stands for all of them, with the rows in the order of the calls."""
+    make = _infer if write is _infer else lambda values, model: _convert(values, model, interval=False)
+    bodies = [make([50.0 + index], "linear") for index in range(10)]
+    codec.decode(bodies[0])
+    (crowd,), single = crowds([Request(codec, body, lambda _: None, 0.0) for body in [*bodies, bodies[0] + b"\n\0"]])
+    assert [request.body for request in crowd.requests] == bodies
+    assert len(single) == 1
+    (version,) = models.catalogue.models["linear"].loaded
+    (rows,) = crowd.query.bind(version)
+    assert rows.ravel().tolist() == [50.0 + index for index in range(10)]
+
+
+def test_few_calls_are_left_alone() -> None:
+    """A table of two or three rows is not worth making."""
+    codec = ConvertCodec()
+    body = _convert([50.0], "linear", interval=False)
+    codec.decode(body)
+    requests = [Request(codec, body, lambda _: None, 0.0) for _ in range(MIN_CALLS - 1)]
+    assert crowds(requests) == ([], requests)
+
+
+def test_a_value_that_looks_like_what_is_around_it_misleads_nobody() -> None:
+    """Contents that hold the bytes of a field's head are contents all the same."""
+    codec = InferCodec()
+    head = b"\x3a\x04"
+    tricky = [np.frombuffer(head + bytes([index, 66]), "<f4").tolist() for index in range(6)]
+    requests = [Request(codec, _infer(values, "linear"), lambda _: None, 0.0) for values in tricky]
+    (crowd,), single = crowds(requests)
+    assert not single
+    assert [request.body for request in crowd.requests] == [request.body for request in requests]
+
+
+@given(st.integers(1, 9), st.lists(st.one_of(st.binary(max_size=5), st.integers(0, 3)), max_size=6))
+def test_a_table_is_its_columns_side_by_side(rows: int, columns: list[bytes | int]) -> None:
+    """Each row is the constant columns, and its own part of the others, in order."""
+    arrays = [column if isinstance(column, bytes) else np.arange(rows * column, dtype=np.float32) for column in columns]
+    written = table([part if isinstance(part, bytes) else bytes_of(part, rows) for part in arrays], rows)
+    assert written == [
+        b"".join(part if isinstance(part, bytes) else part.reshape(rows, -1)[row].tobytes() for part in arrays)
+        for row in range(rows)
+    ]
