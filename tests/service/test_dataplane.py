@@ -147,7 +147,7 @@ def test_grouping_keeps_every_call_and_every_bound(models: Models, sizes: list[i
 def _bound(models: Models, name: str, version: int, rows: int) -> Bound:
     loaded = models.catalogue.resolve(name, version)
     query = ConvertQuery(name, version, np.zeros(rows, np.float32))
-    return Bound(_request(b""), query, loaded, (query.rows.reshape(-1, 1),), rows)
+    return Bound([_request(b"")], query, loaded, (query.rows.reshape(-1, 1),), rows)
 
 
 def test_a_burst_shares_one_run_a_version(models: Models) -> None:

@@ -42,9 +42,9 @@ class Gate:
         """Wait for the gate, then answer."""
         self.entered.release()
         self.open.wait()
-        for call in run.calls:
-            if call.request.body != b"0":  # a run that forgets one of its calls
-                call.request.outcome = [call.request.body]
+        for request in run.requests:
+            if request.body != b"0":  # a run that forgets one of its calls
+                request.outcome = [request.body]
 
 
 class _Call:
@@ -117,8 +117,8 @@ def test_a_long_run_does_not_hold_up_short_ones() -> None:
 
 
 def _answer_at_once(run: Run) -> None:
-    for call in run.calls:
-        call.request.outcome = [call.request.body]
+    for request in run.requests:
+        request.outcome = [request.body]
 
 
 @pytest.mark.parametrize(
