@@ -97,6 +97,7 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _run_server(settings: Settings) -> int:
     from service.logs import configure_logs  # noqa: PLC0415 - --help needs none of this
+    from service.memory import settle_memory  # noqa: PLC0415 - as above
 
     configure_logs(settings.log_format, settings.log_level)
     signals = {signal.SIGTERM, signal.SIGINT}
@@ -104,6 +105,7 @@ def _run_server(settings: Settings) -> int:
     server = _start_workers(settings) if settings.workers > 1 else _start_server(settings)
     if server is None:
         return 1
+    settle_memory()
     asked = signal.sigwait(signals)
     # Whoever asks in the same way a second time does not want to wait. The other signal stays blocked: a script that
     # ends its children sends it after Ctrl-C on a terminal, which all of them got, without any such meaning.

@@ -2,7 +2,7 @@
 
 ServiceError
 ├── InvalidRequestError      the request makes no sense, or breaks a rule
-├── TooLargeError            a message is larger than this server takes
+├── TooLargeError            a message, or a header list, is larger than this server takes
 ├── UnknownModelError        no such model, version or label
 ├── AlreadyExistsError       the version that was sent exists already
 ├── UnauthenticatedError     an admin method was called without its token
@@ -48,7 +48,7 @@ class InvalidRequestError(ServiceError):
 
 
 class TooLargeError(ServiceError):
-    """A message is larger than `max_message_bytes`, as sent or once inflated."""
+    """A message is larger than `max_message_bytes`, as sent or once inflated; or a header list is larger than taken."""
 
 
 class UnknownModelError(ServiceError):

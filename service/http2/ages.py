@@ -47,7 +47,8 @@ class Times:
     drain_end: float = math.inf
     """When calls that are left are cut."""
     closing: float = math.inf
-    """When we stopped, and began to wait for the peer to take what was written."""
+    """When we stopped, and began to wait for the peer to close its side: from then on it has all that we wrote, or the
+    system has."""
 
 
 def next_step(times: Times, now: float, limits: Http2Limits) -> Step:
@@ -55,7 +56,8 @@ def next_step(times: Times, now: float, limits: Http2Limits) -> Step:
     if times.closing < math.inf:
         return Step.ABORT if now >= times.closing + limits.linger_seconds else Step.NOTHING
     if not times.greeted:
-        return Step.ABORT if now >= times.connected + limits.handshake_seconds else Step.NOTHING
+        end = min(times.connected + limits.handshake_seconds, times.notified + limits.linger_seconds)
+        return Step.ABORT if now >= end else Step.NOTHING
     if times.pinged < math.inf and times.heard < times.pinged:
         if now >= times.pinged + limits.keepalive_timeout_seconds:
             return Step.ABORT

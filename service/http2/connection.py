@@ -536,6 +536,8 @@ class Peer(asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Do what the connection's age and silence ask for."""
+        if self._takes_the_rest(now):
+            self.times.closing = now
         step = next_step(self.times, now, self._limits)
         if step is Step.PING:
             self.times.pinged = now
@@ -549,18 +551,22 @@ class Peer(asyncio.Protocol):
         elif step is Step.ABORT:
             self.abort()
 
+    def _takes_the_rest(self, now: float) -> bool:
+        """Whether a drained peer has yet to take answers that were written, and still may: it only reads slowly."""
+        if self._transport is None or not self.times.closing < math.inf or now >= self.times.drain_end:
+            return False
+        return self.times.drain_end < math.inf and self._transport.get_write_buffer_size() > 0
+
     def drain(self, now: float, grace_seconds: float) -> None:
         """Let the peer open no more calls, finish those it has, and close.
 
-        The peer's answer to a ping tells that it knows: calls that it opened before are still answered.
+        The peer's answer to a ping tells that it knows: calls that it opened before are still answered. One that did
+        not greet yet is told as well, since its first calls may be under way.
         """
         if self.times.notified < math.inf:
             self.times.drain_end = min(self.times.drain_end, now + grace_seconds)
             return
         self.times.notified, self.times.drain_end = now, now + grace_seconds
-        if not self.times.greeted:
-            self._close()
-            return
         self._queue(lambda http2: http2.send_shutdown_notice())
         self._queue(lambda http2: http2.ping(_DRAIN_PING))
 

@@ -73,7 +73,8 @@ class Http2Limits:
     age_grace_seconds: float = 30.0
     """Calls of a connection that is drained for its age or idleness may last this much longer."""
     linger_seconds: float = 1.0
-    """A closed connection may take this long to take what was written before it is cut off."""
+    """Once we closed a connection, its peer has this long to close its side; a drained one that still takes answers has
+    its grace. In a drain, a connection that did not greet has this long to begin its calls."""
 
     control_frames_burst: int = 2_000
     """Frames that carry no request (pings, settings, resets, window updates, empty data) a peer may send at once."""

@@ -16,6 +16,7 @@ import structlog
 
 from service.config import Settings
 from service.logs import configure_logs
+from service.memory import settle_memory
 from service.snapshot import to_plain
 from service.workers.control import (
     Ask,
@@ -82,6 +83,7 @@ class Worker:
         server.start()
         self._server = server
         self.siblings.catch_up(self._start.told)
+        settle_memory()
         self._tell_state()
         return server
 

@@ -56,6 +56,8 @@ def test_wheel_forgets(whens: list[float], data: st.DataObject) -> None:
         (FRESH, 1.0, Step.NOTHING),
         (replace(FRESH, greeted=False), 9.9, Step.NOTHING),
         (replace(FRESH, greeted=False), 10.0, Step.ABORT),
+        (replace(FRESH, greeted=False, notified=3.0, drain_end=30.0), 3.9, Step.NOTHING),
+        (replace(FRESH, greeted=False, notified=3.0, drain_end=30.0), 4.0, Step.ABORT),
         (FRESH, 60.0, Step.PING),
         (replace(FRESH, pinged=60.0), 79.9, Step.NOTHING),
         (replace(FRESH, pinged=60.0), 80.0, Step.ABORT),
