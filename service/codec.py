@@ -6,7 +6,7 @@ what protobuf writes of the small fields, and the floats as views of the engine'
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -25,6 +25,7 @@ _CELSIUS: Final = api.ConvertResponse.CELSIUS_FIELD_NUMBER
 _INTERVAL: Final = api.ConvertResponse.INTERVAL_FIELD_NUMBER
 _LOWER: Final = api.PredictionInterval.CELSIUS_LOWER_FIELD_NUMBER
 _UPPER: Final = api.PredictionInterval.CELSIUS_UPPER_FIELD_NUMBER
+_REQUEST_ID: Final = api.ConvertResponse.REQUEST_ID_FIELD_NUMBER
 
 _ON_EXTRAPOLATION: Final = {
     api.ON_EXTRAPOLATION_UNSPECIFIED: OnExtrapolation.FLAG,
@@ -33,6 +34,8 @@ _ON_EXTRAPOLATION: Final = {
 _FEW_VALUES: Final = 64
 _FLOAT_BYTES: Final = 4
 _FAHRENHEIT_TAG: Final = field_head(api.ConvertRequest.FAHRENHEIT_FIELD_NUMBER, 0)[:1]
+_REQUEST_ID_TAG: Final = field_head(api.ConvertRequest.REQUEST_ID_FIELD_NUMBER, 0)[:1]
+MAX_REQUEST_ID_BYTES: Final = 120
 _SHORT_BYTES: Final = 512
 _MAX_CUT_BYTES: Final = 124
 """The most whole floats whose length takes one byte."""
@@ -42,6 +45,9 @@ _UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).S
 
 
 MessageT = TypeVar("MessageT", bound=Message)
+
+Keep: TypeAlias = Callable[[ConvertQuery, Answer], None]
+"""Learns what was answered to a request that had an id, on the thread that encodes the answer."""
 
 
 def parse(message_type: type[MessageT], body: bytes) -> MessageT:
@@ -82,25 +88,29 @@ def choice_of(message: api.ConvertRequest | api.GetModelRequest) -> Choice:
 class ConvertCodec(Codec):
     """`quicksilver.v1.ConvertRequest` and `ConvertResponse`.
 
-    A client that sends temperature after temperature repeats everything around them. So a short request whose bytes
-    before and behind its temperatures were read once is not parsed again.
+    A client that sends temperature after temperature repeats everything around them, but for the request's id. So a
+    short request whose bytes before and behind its temperatures, without an id at their end, were read once is not
+    parsed again. What is answered to a request with an id is passed to `keep`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Keep | None = None) -> None:
         self._read: Remembered[tuple[bytes, bytes], ConvertQuery] = Remembered()
+        self._keep = keep
 
     def decode(self, body: bytes) -> ConvertQuery:
         """Read a request; its options are checked here, its temperatures together with those of the whole batch.
 
         Raises:
             MalformedError: the bytes are not a ConvertRequest.
-            InvalidRequestError: it holds no temperature, or an option that does not exist.
+            InvalidRequestError: it holds no temperature, an option that does not exist, or an id that is none.
         """
         cut = cut_out(body) if len(body) <= _SHORT_BYTES else None
+        if cut and cut.behind:
+            cut = without_id(cut)
         known = self._read.get((cut.before, cut.behind)) if cut else None
         if cut and known:
             rows = np.frombuffer(body, np.float32, cut.values, cut.start)
-            return ConvertQuery(known.model, known.choice, rows, known.interval, known.on_extrapolation)
+            return ConvertQuery(known.model, known.choice, rows, known.interval, known.on_extrapolation, cut.request_id)
         query = query_of(parse(api.ConvertRequest, body))
         if cut and is_around(cut):
             self._read.put((cut.before, cut.behind), query)
@@ -110,11 +120,14 @@ class ConvertCodec(Codec):
         """Write an answer in parts."""
         assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
         celsius = answer.outputs[0].reshape(-1)
+        if query.request_id and self._keep is not None:
+            self._keep(query, answer)
         return [
             _head(answer.version.name, answer.version.version),
             *packed_floats(_CELSIUS, celsius),
             *(_interval(answer) if query.interval else ()),
             *_domain(query, answer),
+            *(length_delimited(_REQUEST_ID, [query.request_id.encode()]) if query.request_id else ()),
         ]
 
     def pattern(self, body: bytes) -> Pattern | None:
@@ -152,8 +165,9 @@ class ConvertStreamCodec(Codec):
     A codec of its own for each message, since it holds the id that goes back with the answer.
     """
 
-    def __init__(self, message: api.ConvertStreamRequest) -> None:
+    def __init__(self, message: api.ConvertStreamRequest, keep: Keep | None = None) -> None:
         self._message = message
+        self._keep = keep
 
     def decode(self, _body: bytes) -> ConvertQuery:
         """Return the query of the message; its bytes were read already, for its id."""
@@ -161,7 +175,7 @@ class ConvertStreamCodec(Codec):
 
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write an answer in parts, behind the id."""
-        response = list(ConvertCodec().encode(query, answer))
+        response = list(ConvertCodec(self._keep).encode(query, answer))
         return [self._id(), *length_delimited(api.ConvertStreamResponse.RESPONSE_FIELD_NUMBER, response)]
 
     def encode_error(self, error: ServiceError) -> Body:
@@ -182,6 +196,8 @@ class Cut(NamedTuple):
     start: int
     """Where the values begin."""
     values: int
+    request_id: str = ""
+    """The request's id, where it was taken from the end of what is behind."""
 
 
 def cut_out(body: bytes) -> Cut | None:
@@ -195,8 +211,24 @@ def cut_out(body: bytes) -> Cut | None:
     return Cut(body[:start], body[start + size :], start, size // _FLOAT_BYTES)
 
 
+def without_id(cut: Cut) -> Cut:
+    """Take the request's id from where every common writer puts it, the end; elsewhere it stays where it is.
+
+    Whether it is one shows in what is left: where that is whole fields, as `is_around` looks, the tag was a tag.
+    """
+    behind = cut.behind
+    at = behind.find(_REQUEST_ID_TAG)
+    if at < 0 or at + 2 >= len(behind) or at + 2 + behind[at + 1] != len(behind):
+        return cut
+    request_id = behind[at + 2 :]
+    if len(request_id) > MAX_REQUEST_ID_BYTES or not request_id.isascii():
+        return cut
+    text = request_id.decode()
+    return Cut(cut.before, behind[:at], cut.start, cut.values, text) if text.isprintable() else cut
+
+
 def is_around(cut: Cut) -> bool:
-    """Whether what was cut out of a valid request is the temperatures, all of them, whatever their values.
+    """Whether what was cut out of a valid request is the temperatures, all of them, whatever their values, and its id.
 
     It is where the bytes before the tag are whole fields: then the tag is one, and no part of a text.
     """
@@ -205,14 +237,14 @@ def is_around(cut: Cut) -> bool:
         behind = api.ConvertRequest.FromString(cut.behind)
     except DecodeError:
         return False
-    return not before.fahrenheit and not behind.fahrenheit
+    return not (before.fahrenheit or behind.fahrenheit or before.request_id or behind.request_id)
 
 
 def query_of(message: api.ConvertRequest) -> ConvertQuery:
     """Turn a parsed request into a query.
 
     Raises:
-        InvalidRequestError: it holds no temperature, or an option that does not exist.
+        InvalidRequestError: it holds no temperature, an option that does not exist, or an id that is none.
     """
     values = message.fahrenheit
     if not values:
@@ -222,7 +254,10 @@ def query_of(message: api.ConvertRequest) -> ConvertQuery:
     on_extrapolation = _ON_EXTRAPOLATION.get(message.on_extrapolation)
     if on_extrapolation is None:
         raise InvalidRequestError("on_extrapolation", f"has no value {message.on_extrapolation}")
-    return ConvertQuery(message.model, choice_of(message), rows, message.interval, on_extrapolation)
+    request_id = message.request_id
+    if request_id and (len(request_id.encode()) > MAX_REQUEST_ID_BYTES or not request_id.isprintable()):
+        raise InvalidRequestError("request_id", f"is not at most {MAX_REQUEST_ID_BYTES} bytes of printable text")
+    return ConvertQuery(message.model, choice_of(message), rows, message.interval, on_extrapolation, request_id)
 
 
 @lru_cache(maxsize=256)

@@ -69,6 +69,8 @@ class ConvertQuery:
     rows: NDArray[np.float32]
     interval: bool = False
     on_extrapolation: OnExtrapolation = OnExtrapolation.FLAG
+    request_id: str = ""
+    """What the caller knows the request by; empty where it has no id."""
     fahrenheit: bool = True
 
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:

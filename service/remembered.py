@@ -23,3 +23,6 @@ class Remembered(Generic[Key, Value]):
         if len(self._entries) >= MAX_REMEMBERED:
             self._entries.clear()
         self._entries[key] = value
+
+    def __len__(self) -> int:
+        return len(self._entries)

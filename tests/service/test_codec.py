@@ -42,10 +42,11 @@ def test_an_answer_parses_as_the_message_it_stands_for(
     """Written by hand and parsed by protobuf, an answer has every field as it was, in canonical bytes."""
     outside = data.draw(hnp.arrays(np.bool_, len(celsius)))
     interval = data.draw(st.booleans())
+    request_id = data.draw(st.sampled_from(["", "r-1", "é"]))
     answer = Answer(version, [celsius.reshape(-1, 1)], outside, inside=not outside.any())
-    written = b"".join(ConvertCodec().encode(_query(interval=interval), answer))
+    written = b"".join(ConvertCodec().encode(_query(interval=interval, request_id=request_id), answer))
 
-    expected = api.ConvertResponse(model="linear", version=1, celsius=celsius.tolist())
+    expected = api.ConvertResponse(model="linear", version=1, celsius=celsius.tolist(), request_id=request_id)
     expected.domain_status = api.DOMAIN_STATUS_OUTSIDE if outside.any() else api.DOMAIN_STATUS_INSIDE
     expected.extrapolated_rows.extend(np.flatnonzero(outside).tolist())
     if interval:
@@ -91,6 +92,8 @@ def test_floats_that_are_not_packed_are_read_too() -> None:
         (api.ConvertRequest(fahrenheit=[1], version=0), "version"),
         (api.ConvertRequest(fahrenheit=[1], version=-3), "version"),
         (api.ConvertRequest(fahrenheit=[1], label=""), "label"),
+        (api.ConvertRequest(fahrenheit=[1], request_id="a\nb"), "request_id"),
+        (api.ConvertRequest(fahrenheit=[1], request_id="x" * 121), "request_id"),
         (api.ConvertRequest(fahrenheit=[1], on_extrapolation=9), "on_extrapolation"),  # type: ignore[arg-type] # no such value
     ],
 )
@@ -99,6 +102,16 @@ def test_a_request_that_makes_no_sense_is_refused_by_field(request_: api.Convert
     with pytest.raises(InvalidRequestError) as caught:
         ConvertCodec().decode(request_.SerializeToString())
     assert caught.value.violations[0].field == field
+
+
+def test_requests_that_differ_in_their_id_are_read_once() -> None:
+    """Ids fill no table: what is remembered of a client is the same whatever its ids are."""
+    codec = ConvertCodec()
+    for number in range(50):
+        body = api.ConvertRequest(fahrenheit=[32], interval=True, request_id=f"r{number}").SerializeToString()
+        assert codec.decode(body).request_id == f"r{number}"
+        assert codec.pattern(body) is None
+    assert len(codec._read) == 1  # noqa: SLF001 - what is kept shows nowhere else
 
 
 def test_bytes_that_are_no_message_are_refused() -> None:
@@ -154,6 +167,7 @@ REQUESTS = st.builds(
     fahrenheit=st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=40),
     interval=st.booleans(),
     on_extrapolation=st.sampled_from([0, 1, 2, 3]),
+    request_id=st.one_of(st.just(""), st.sampled_from([":", ':!"', "é", "a:b"]), st.uuids().map(str)),
 )
 
 
@@ -167,10 +181,13 @@ def test_a_request_is_read_the_same_whatever_was_read_before(
         body = request.SerializeToString()
         if data.draw(st.booleans()):  # fields in another order, as any client may write them
             body = api.ConvertRequest(interval=request.interval).SerializeToString() + body
+        if data.draw(st.booleans()):  # a second id, of which the last counts
+            body = api.ConvertRequest(request_id="first").SerializeToString() + body
         query, fresh = codec.decode(body), query_of(api.ConvertRequest.FromString(body))
         assert query.rows.tolist() == fresh.rows.tolist() == list(request.fahrenheit)
         assert (query.model, query.choice) == (request.model, request.label)
         assert (query.interval, query.on_extrapolation) == (fresh.interval, fresh.on_extrapolation)
+        assert query.request_id == fresh.request_id == api.ConvertRequest.FromString(body).request_id
 
 
 @given(body=st.binary(max_size=60), known=REQUESTS)
@@ -188,4 +205,4 @@ def _outcome(codec: ConvertCodec, body: bytes) -> object:
         query = codec.decode(body)
     except ServiceError as error:
         return type(error), error.message
-    return query.model, query.choice, query.rows.tobytes(), query.interval, query.on_extrapolation
+    return query.model, query.choice, query.rows.tobytes(), query.interval, query.on_extrapolation, query.request_id
