@@ -153,7 +153,7 @@ def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
         raise TooLargeError(f"the message inflates to more than max_message_bytes, {max_bytes}")
     if not inflater.eof or inflater.unused_data:
         raise MalformedError(
-            f"the message is not {encoding}: it {'goes on after' if inflater.eof else 'has no'} its end"
+            f"the message is not {encoding}: it {'goes on after' if inflater.eof else 'does not reach'} its end"
         )
     return inflated
 
