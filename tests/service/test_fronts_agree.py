@@ -61,7 +61,7 @@ def test_statuses(address: str, name: str, fields: list[Field], body: bytes, cod
 
 @pytest.mark.parametrize("contenttype", ["application/json", ""])
 def test_content_types(address: str, contenttype: str) -> None:
-    """Grpcio answers whatever the content type is, and the docs say so."""
+    """Whatever the content type is, grpcio answers, and the docs say so."""
     with RawClient(address) as client:
         assert client.unary(BODY, request(contenttype=contenttype)).status == Code.OK
     assert "a content type other than `application/grpc`" in DOCS.read_text("utf-8")
@@ -76,7 +76,7 @@ def test_header_fields_that_grpcio_insists_on(address: str, fields: list[Field])
 
 
 def test_answers_are_not_compressed(address: str) -> None:
-    """grpcio compresses no answer by itself, whatever the client would take, and the docs say so."""
+    """No answer is compressed by grpcio of itself, whatever the client would take, and the docs say so."""
     with RawClient(address) as client:
         answer = client.unary(convert_body(*[50.0] * 1_000), request(CONVERT, ("grpc-accept-encoding", "gzip")))
     assert (answer.status, answer.data[0]) == (Code.OK, 0)
