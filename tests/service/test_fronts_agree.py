@@ -5,6 +5,7 @@ The fast front is held to the same list in `tests/service/http2/test_calls.py`.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
