@@ -38,8 +38,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with the reference front."""
     repository = Repository(tmp_path_factory.mktemp("models"))
     repository.publish("linear", make_artefact())
-    settings = Settings(repository=repository.root, transport="grpcio", listen="127.0.0.1:0", http_listen="127.0.0.1:0")
-    server = Server(settings)
+    chosen: dict[str, Any] = {"transport": "grpcio", "listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+    server = Server(Settings(repository=repository.root, **chosen))
     server.start()
     yield server.address
     server.stop()
