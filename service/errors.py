@@ -21,6 +21,7 @@ ServiceError
 
 import uuid
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,32 @@ class FieldViolation:
     description: str
 
 
+class Shed(Enum):
+    """Why work is refused, or given up, that another time or another server would do. The values label a metric."""
+
+    CALLS = "calls"
+    """As many calls are open, or wait, as may."""
+    BYTES = "bytes"
+    """As many bytes are in hand as may be."""
+    STREAMS = "streams"
+    """As many streams are open as there are threads for them; of grpcio's front."""
+    LONG_CALLS = "long_calls"
+    """As many calls that take long are at work as may be."""
+    SLOW_READER = "slow_reader"
+    """The caller takes its answers too slowly."""
+    STALLED = "stalled"
+    """Nothing moved for too long, and the caller's connection held most of what was in hand."""
+    CONNECTION_AGE = "connection_age"
+    """The connection was old or idle, and its last calls did not end in time."""
+    DRAINING = "draining"
+    """The server is stopping."""
+
+
 class ServiceError(Exception):
     """Why a call is not answered. The message is meant for the caller, and names what was wrong."""
+
+    shed: Shed | None = None
+    """Why it was refused for load, where that is so."""
 
     def __init__(self, message: str, violations: tuple[FieldViolation, ...] = ()) -> None:
         super().__init__(message)
@@ -82,9 +107,21 @@ class NotReadyError(ServiceError):
 class OverloadedError(ServiceError):
     """A limit on waiting work is reached. The call was not accepted, and may be sent again later."""
 
+    shed: Shed
+
+    def __init__(self, message: str, shed: Shed) -> None:
+        super().__init__(message)
+        self.shed = shed
+
 
 class DrainingError(ServiceError):
     """The server is stopping. The call was not accepted, and may be sent to another server."""
+
+    shed: Shed
+
+    def __init__(self, message: str, shed: Shed = Shed.DRAINING) -> None:
+        super().__init__(message)
+        self.shed = shed
 
 
 class ExpiredError(ServiceError):

@@ -26,6 +26,7 @@ from service.errors import (
     InternalError,
     OverloadedError,
     ServiceError,
+    Shed,
     UnimplementedError,
 )
 from service.runner import Runner
@@ -47,6 +48,9 @@ class CallObserver(Protocol):
 
     def handled(self, path: str, code: Code, seconds: float) -> None:
         """Learn that a call ended."""
+
+    def shed(self, reason: Shed) -> None:
+        """Learn that a call was refused for load. The runner tells of those that it refuses itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +159,7 @@ class _Handlers(grpc.GenericRpcHandler):
     def _stream(self, method: StreamMethod) -> Any:  # noqa: ANN401 - grpcio's, without types
         def call(messages: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
             with self._observed(method.path, context), self._stream_place():
-                yield from _Stream(method, self._runner, context).answers(messages)
+                yield from _Stream(method, self._runner, context, self._observer).answers(messages)
 
         if not method.server_streams:
             return grpc.stream_unary_rpc_method_handler(lambda messages, context: b"".join(call(messages, context)))
@@ -195,7 +199,8 @@ class _Handlers(grpc.GenericRpcHandler):
     @contextlib.contextmanager
     def _stream_place(self) -> Iterator[None]:
         if not self._stream_places.acquire(blocking=False):
-            raise OverloadedError("as many streams are open as this server takes: half of grpcio_threads")
+            self._observer.shed(Shed.STREAMS)
+            raise OverloadedError("as many streams are open as this server takes: half of grpcio_threads", Shed.STREAMS)
         try:
             yield
         finally:
@@ -234,8 +239,11 @@ def _answer_unary(method: UnaryMethod, body: bytes, context: grpc.ServicerContex
 class _Stream:
     """One streaming call: reads on a thread of its own, sends on the thread that grpcio gave the call."""
 
-    def __init__(self, method: StreamMethod, runner: Runner, context: grpc.ServicerContext) -> None:
+    def __init__(
+        self, method: StreamMethod, runner: Runner, context: grpc.ServicerContext, observer: CallObserver
+    ) -> None:
         self._grpc_context = context
+        self._observer = observer
         self.context = _context(context)
         self._changed = threading.Condition()
         self._unsent: deque[bytes] = deque()
@@ -298,6 +306,8 @@ class _Stream:
                 if not self._closed:
                     self._inlet.half_close()
         except ServiceError as error:
+            if error.shed is not None:
+                self._observer.shed(error.shed)
             self.close(error)
         except Exception as fault:  # grpcio, too, raises a bare one: where the call is over
             if not self._closed and self._grpc_context.is_active():

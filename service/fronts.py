@@ -58,6 +58,7 @@ def _grpcio(settings: Settings, methods: Mapping[str, Method], dataplane: Datapl
         max_waiting_calls=settings.max_waiting_calls,
         max_waiting_bytes=settings.max_waiting_bytes,
         long_run_rows=settings.solo_rows,
+        refused=metrics.shed,
     )
     options = GrpcioOptions(
         address=settings.listen,
@@ -89,6 +90,7 @@ def _http2(
         max_age_seconds=settings.max_age_seconds or math.inf,
         keepalive_seconds=settings.keepalive_seconds or math.inf,
     )
+    metrics.knows_connections()
     tls = settings.tls
     certificates = Certificates(tls.certificate, tls.key, tls.client_authorities) if tls else None
     return Http2LoopThread(

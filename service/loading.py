@@ -77,6 +77,8 @@ class LoadedVersion:
     """What the operator says of the model."""
     rows_independent: bool
     """Whether an answer depends on its own row alone, so that calls may share a run: as declared, and as probed."""
+    golden_deviation_celsius: float | None = None
+    """Largest difference of an answer from its golden vector; None where the file has none."""
 
     @cached_property
     def converts(self) -> bool:
@@ -153,8 +155,9 @@ def load_model(
     """
     engine = Engine(file.content, options)
     artefact = _read_artefact(engine)
+    deviation = None
     if artefact is not None:
-        verify(engine, artefact.golden)
+        deviation = verify(engine, artefact.golden)
         warm(engine, artefact.golden)
     declared = config.rows_independent
     return LoadedVersion(
@@ -166,11 +169,12 @@ def load_model(
         size_bytes=len(file.content),
         config=config,
         rows_independent=independence.agreed(engine, artefact, declared=declared, model=f"{name}/{number}"),
+        golden_deviation_celsius=deviation,
     )
 
 
-def verify(engine: Engine, golden: GoldenVectors) -> None:
-    """Let a session answer the golden vectors of its file.
+def verify(engine: Engine, golden: GoldenVectors) -> float:
+    """Let a session answer the golden vectors of its file, and return the largest difference, in °C.
 
     Raises:
         VerificationError: an answer lies outside the tolerance the file states, or the graph does not take the rows.
@@ -181,6 +185,7 @@ def verify(engine: Engine, golden: GoldenVectors) -> None:
         raise VerificationError(f"its golden vectors cannot be run: {error}") from error
     if mismatch := golden.mismatch(answers.ravel().tolist()):
         raise VerificationError(mismatch)
+    return float(np.abs(answers.ravel() - np.array(golden.outputs)).max())
 
 
 def warm(engine: Engine, golden: GoldenVectors) -> None:

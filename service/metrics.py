@@ -16,6 +16,9 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from service.calls import Method, grpc_type
+from service.closed import Closed
+from service.device import Device
+from service.errors import Shed
 from service.models import LoadedVersion, Models, VersionState
 from service.snapshot import (
     FAMILIES,
@@ -88,13 +91,18 @@ class _VersionTable:
 class Metrics(Collector):
     """Is told what happens, and tells Prometheus. Every method may be called by any thread."""
 
-    def __init__(self, methods: Iterable[Method], models: Models) -> None:
+    def __init__(self, methods: Iterable[Method], models: Models, device: Device = "auto") -> None:
         self._models = models
+        self._device = device
         self._lock = threading.Lock()
         self._methods = {method.path: _MethodTable(_method_labels(method)) for method in methods}
         self._other = _MethodTable(OTHER)
         self._versions: dict[tuple[str, str], _VersionTable] = {}
         self._in_flight = 0
+        self._shed = dict.fromkeys(Shed, 0)
+        self._connections_opened: int | None = None
+        """None where the front is not told of connections, as grpcio's is not."""
+        self._connections_closed = dict.fromkeys(Closed, 0)
 
     def register(self, registry: CollectorRegistry) -> None:
         """Expose these metrics, and those of the process, in a registry."""
@@ -122,6 +130,25 @@ class Metrics(Collector):
             table.handled[code] += len(seconds)
             table.handling_seconds.observe_all(seconds)
             self._in_flight -= len(seconds)
+
+    def shed(self, reason: Shed, calls: int = 1) -> None:
+        """Learn that calls were refused for load, or given up."""
+        with self._lock:
+            self._shed[reason] += calls
+
+    def knows_connections(self) -> None:
+        """Learn that the front will tell of its connections."""
+        self._connections_opened = 0
+
+    def connection_opened(self) -> None:
+        """Learn that a connection came."""
+        with self._lock:
+            self._connections_opened = (self._connections_opened or 0) + 1
+
+    def connection_closed(self, reason: Closed) -> None:
+        """Learn that a connection is gone."""
+        with self._lock:
+            self._connections_closed[reason] += 1
 
     # Told by the dataplane --------------------------------------------------------------------------------------------
 
@@ -170,6 +197,8 @@ class Metrics(Collector):
                 numbers[HANDLED] |= {(*method.labels, code_name(code)): calls for code, calls in method.handled.items()}
                 distributions["grpc_server_handling_seconds"][method.labels] = method.handling_seconds.distribution()
             numbers["quicksilver_in_flight_calls"][()] = self._in_flight
+            numbers["quicksilver_shed_calls"] = {(reason.value,): calls for reason, calls in self._shed.items()}
+            self._add_connections(numbers)
             for labels, table in {**{key: _VersionTable() for key in self._loaded()}, **self._versions}.items():
                 numbers["quicksilver_rows"][labels] = table.rows
                 distributions["quicksilver_batch_rows"][labels] = table.batch_rows.distribution()
@@ -186,6 +215,14 @@ class Metrics(Collector):
         for model in self._models.catalogue.models.values():
             yield from ((model.name, str(number)) for number, entry in model.versions.items() if entry.loaded)
 
+    def _add_connections(self, numbers: dict[str, dict[Labels, float]]) -> None:
+        if self._connections_opened is None:
+            return
+        closed = self._connections_closed
+        numbers["quicksilver_connections_opened"][()] = self._connections_opened
+        numbers["quicksilver_connections_closed"] = {(reason.value,): count for reason, count in closed.items()}
+        numbers["quicksilver_connections"][()] = self._connections_opened - sum(closed.values())
+
     def _add_models(self, numbers: dict[str, dict[Labels, float]]) -> None:
         for name, record in self._models.load_records().items():
             numbers["quicksilver_load_failures"][name,] = record.failures
@@ -193,11 +230,20 @@ class Metrics(Collector):
                 numbers["quicksilver_last_load_timestamp_seconds"][name,] = record.last_load_timestamp_seconds
         for model in self._models.catalogue.models.values():
             numbers["quicksilver_model_ready"][model.name,] = float(model.ready)
+            for label, number in model.labels.items():
+                numbers["quicksilver_label_info"][model.name, label, str(number)] = 1
             for number, entry in model.versions.items():
                 if entry.state is VersionState.FAILED:
                     numbers["quicksilver_version_failed"][model.name, str(number)] = 1
                 elif entry.loaded is not None:
-                    numbers["quicksilver_model_info"][_info_labels(entry.loaded)] = 1
+                    self._add_version(numbers, entry.loaded)
+
+    def _add_version(self, numbers: dict[str, dict[Labels, float]], loaded: LoadedVersion) -> None:
+        numbers["quicksilver_model_info"][_info_labels(loaded)] = 1
+        numbers["quicksilver_device_info"][self._device, loaded.engine.device] = 1
+        if loaded.golden_deviation_celsius is not None:
+            deviation = loaded.golden_deviation_celsius
+            numbers["quicksilver_golden_deviation_celsius"][loaded.name, str(loaded.version)] = deviation
 
 
 def _info_labels(loaded: LoadedVersion) -> tuple[str, ...]:

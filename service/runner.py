@@ -4,12 +4,12 @@ While a batch runs, the next one forms by itself; a request that finds the runne
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from service.calls import Request
 from service.dataplane import Dataplane, Run
-from service.errors import DrainingError, OverloadedError
+from service.errors import DrainingError, OverloadedError, Shed
 
 
 class Runner:
@@ -17,13 +17,21 @@ class Runner:
 
     Guarantees: each accepted request has its `reply` called exactly once, also when the runner stops. What waits is
     bounded by `max_waiting_calls` and `max_waiting_bytes`; over them a request is refused at once. Runs of at least
-    `long_run_rows` go to a second thread, so that small requests do not wait behind large ones.
+    `long_run_rows` go to a second thread, so that small requests do not wait behind large ones. `refused` is told why,
+    once for each request that is not accepted.
     """
 
     def __init__(
-        self, dataplane: Dataplane, *, max_waiting_calls: int, max_waiting_bytes: int, long_run_rows: int
+        self,
+        dataplane: Dataplane,
+        *,
+        max_waiting_calls: int,
+        max_waiting_bytes: int,
+        long_run_rows: int,
+        refused: Callable[[Shed], None] = lambda _reason: None,
     ) -> None:
         self._dataplane = dataplane
+        self._refused = refused
         self._max_calls = max_waiting_calls
         self._max_bytes = max_waiting_bytes
         self._long_run_rows = long_run_rows
@@ -47,20 +55,27 @@ class Runner:
             OverloadedError: a limit on what waits is reached; the message names it.
         """
         with self._arrived:
-            if self._stopping:
-                raise DrainingError("the server is stopping")
-            if self._calls_in_hand >= self._max_calls:
-                raise OverloadedError(
-                    f"{self._calls_in_hand} calls wait already: max_waiting_calls is {self._max_calls}"
-                )
-            if self._bytes_in_hand + len(request.body) > self._max_bytes and self._calls_in_hand:
-                raise OverloadedError(
-                    f"{self._bytes_in_hand} bytes wait already: max_waiting_bytes is {self._max_bytes}"
-                )
-            self._calls_in_hand += 1
-            self._bytes_in_hand += len(request.body)
-            self._waiting.append(request)
-            self._arrived.notify()
+            refusal = self._refusal(request)
+            if refusal is None:
+                self._calls_in_hand += 1
+                self._bytes_in_hand += len(request.body)
+                self._waiting.append(request)
+                self._arrived.notify()
+        if refusal is not None:
+            self._refused(refusal.shed)
+            raise refusal
+
+    def _refusal(self, request: Request) -> DrainingError | OverloadedError | None:
+        """Why a request is not accepted, where it is not. The lock is held."""
+        if self._stopping:
+            return DrainingError("the server is stopping")
+        if self._calls_in_hand >= self._max_calls:
+            text = f"{self._calls_in_hand} calls wait already: max_waiting_calls is {self._max_calls}"
+            return OverloadedError(text, Shed.CALLS)
+        if self._bytes_in_hand + len(request.body) > self._max_bytes and self._calls_in_hand:
+            text = f"{self._bytes_in_hand} bytes wait already: max_waiting_bytes is {self._max_bytes}"
+            return OverloadedError(text, Shed.BYTES)
+        return None
 
     def stop(self) -> None:
         """Accept nothing more, answer what was accepted, and return when all of it is answered."""

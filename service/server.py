@@ -78,7 +78,7 @@ class Server:
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
-        self.metrics = Metrics(served, self.models)
+        self.metrics = Metrics(served, self.models, settings.device)
         registry = CollectorRegistry() if registry is None else registry
         self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)

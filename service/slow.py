@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from service.calls import Context, Inlet, Outlet, StreamMethod, Submit
 from service.codec import parse
-from service.errors import InternalError, OverloadedError, ServiceError
+from service.errors import InternalError, OverloadedError, ServiceError, Shed
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class _Call(Inlet, Generic[MessageT]):
     def receive(self, message: bytes) -> None:
         request = parse(self._request_type, message)
         if not _places.acquire(blocking=False):
-            raise OverloadedError(f"{MAX_CALLS} calls that take long are at work already")
+            raise OverloadedError(f"{MAX_CALLS} calls that take long are at work already", Shed.LONG_CALLS)
         threading.Thread(target=self._work, args=(request,), name="slow", daemon=True).start()
 
     def half_close(self) -> None:

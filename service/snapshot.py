@@ -88,6 +88,10 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     HANDLED: Counter("Calls ended.", (*METHOD_LABELS, "grpc_code")),
     "grpc_server_handling_seconds": Histogram("Time from a call's begin to its end.", METHOD_LABELS, SECONDS_BOUNDS),
     "quicksilver_in_flight_calls": Gauge("Calls begun and not ended.", (), "sum"),
+    "quicksilver_shed_calls": Counter("Calls refused for load or while draining, or given up for it.", ("reason",)),
+    "quicksilver_connections": Gauge("Connections open; not known of grpcio's front.", (), "sum"),
+    "quicksilver_connections_opened": Counter("Connections that came, those closed at once included.", ()),
+    "quicksilver_connections_closed": Counter("Connections that went.", ("reason",)),
     "quicksilver_rows": Counter("Rows answered.", VERSION_LABELS),
     "quicksilver_batch_rows": Histogram("Rows of a run.", VERSION_LABELS, ROWS_BOUNDS),
     "quicksilver_batch_calls": Histogram("Calls that shared a run.", VERSION_LABELS, ROWS_BOUNDS),
@@ -97,6 +101,13 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     ),
     "quicksilver_model_info": Gauge("A loaded version.", (*VERSION_LABELS, "kind", "sha256", "device"), "most"),
     "quicksilver_model_ready": Gauge("Whether a request that names no version is answered.", ("model",), "least"),
+    "quicksilver_label_info": Gauge("A label in effect.", ("model", "label", "version"), "most"),
+    "quicksilver_device_info": Gauge(
+        "A device that versions really run on, and the one asked for.", ("requested", "used"), "most"
+    ),
+    "quicksilver_golden_deviation_celsius": Gauge(
+        "Largest difference of an answer from its golden vector when the version was loaded.", VERSION_LABELS, "most"
+    ),
     "quicksilver_version_failed": Gauge("1 for a version that could not be loaded.", VERSION_LABELS, "most"),
     "quicksilver_load_failures": Counter("Attempts to load a version that failed.", ("model",)),
     "quicksilver_last_load_timestamp_seconds": Gauge("When a version was last loaded.", ("model",), "most"),

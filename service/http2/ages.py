@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from service.closed import Closed
 from service.http2.limits import Http2Limits
 
 NOTICE_SECONDS = 5.0
@@ -75,3 +76,8 @@ def _life(times: Times, now: float, limits: Http2Limits) -> Step:
     if not times.last_called and now >= times.notified + NOTICE_SECONDS:
         return Step.LAST_CALL
     return Step.NOTHING
+
+
+def old_or_idle(times: Times, now: float) -> Closed:
+    """Say which of the two reasons for `Step.DRAIN` it was."""
+    return Closed.AGE if now >= times.age_limit else Closed.IDLE

@@ -1,6 +1,6 @@
 """What all connections together hold, and when that is too much. Plain counters, owned by one event loop."""
 
-from service.errors import OverloadedError
+from service.errors import OverloadedError, Shed
 from service.http2.limits import Http2Limits
 
 
@@ -43,7 +43,7 @@ class Budget:
             OverloadedError: the message names the limit.
         """
         if self.bytes >= self._max_bytes:
-            raise OverloadedError(f"{self.bytes} bytes are in hand: max_bytes_in_hand is {self._max_bytes}")
+            raise OverloadedError(f"{self.bytes} bytes are in hand: max_bytes_in_hand is {self._max_bytes}", Shed.BYTES)
 
     def admit_call(self) -> None:
         """Refuse where no more calls may be opened.
@@ -52,5 +52,5 @@ class Budget:
             OverloadedError: the message names the limit.
         """
         if self.calls >= self._max_calls:
-            raise OverloadedError(f"{self.calls} calls are open: max_calls is {self._max_calls}")
+            raise OverloadedError(f"{self.calls} calls are open: max_calls is {self._max_calls}", Shed.CALLS)
         self.admit_bytes()

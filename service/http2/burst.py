@@ -6,7 +6,7 @@ socket that was readable has been read. An idle server answers at once, a busy o
 
 import asyncio
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
@@ -15,8 +15,9 @@ from typing import Protocol
 import structlog
 
 from service.calls import Request
+from service.closed import Closed
 from service.dataplane import Dataplane, Run
-from service.errors import DrainingError
+from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
 from service.http2.costs import Costs
 from service.http2.limits import Http2Limits
@@ -33,6 +34,15 @@ class FrontObserver(Protocol):
 
     def handled_many(self, path: str, code: Code, seconds: Sequence[float]) -> None:
         """Learn that calls of a method ended with the same code, each after its own time."""
+
+    def shed(self, reason: Shed, calls: int = 1) -> None:
+        """Learn that calls were refused for load, or given up."""
+
+    def connection_opened(self) -> None:
+        """Learn that a connection came."""
+
+    def connection_closed(self, reason: Closed) -> None:
+        """Learn that a connection is gone."""
 
 
 class Peer(Protocol):
@@ -96,6 +106,7 @@ class Burst:
         self._stopped = False
         self._tallies: dict[str, Tally] = {}
         self._failed: dict[tuple[str, Code], list[float]] = defaultdict(list)
+        self._shed: Counter[Shed] = Counter()
         self.now = monotonic()
         """The time when requests were last answered: near enough for how long each took."""
 
@@ -107,8 +118,13 @@ class Burst:
             DrainingError: the front was stopped.
         """
         if self._stopped:
+            self._observer.shed(Shed.DRAINING)
             raise DrainingError("the server is stopping")
-        self.budget.admit_bytes()
+        try:
+            self.budget.admit_bytes()
+        except OverloadedError as error:
+            self._observer.shed(error.shed)
+            raise
         if threading.get_ident() == self.thread_id:
             peer.run(request, len(request.body))
         else:
@@ -137,6 +153,10 @@ class Burst:
     def failed(self, path: str, code: Code, seconds: float) -> None:
         """Note a call that did not end well."""
         self._failed[path, code].append(seconds)
+
+    def shed(self, reason: Shed) -> None:
+        """Note a call that was refused for load, or given up."""
+        self._shed[reason] += 1
 
     def stop(self) -> None:
         """Let the workers finish, and tell what was not told yet."""
@@ -262,3 +282,7 @@ class Burst:
             failed, self._failed = self._failed, defaultdict(list)
             for (path, code), seconds in failed.items():
                 self._observer.handled_many(path, code, seconds)
+        if self._shed:
+            shed, self._shed = self._shed, Counter()
+            for reason, calls in shed.items():
+                self._observer.shed(reason, calls)

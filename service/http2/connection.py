@@ -28,8 +28,9 @@ from ngh2.events import (
 )
 
 from service.calls import Method, Request
-from service.errors import DrainingError, ServiceError, UnimplementedError
-from service.http2.ages import Step, Times, next_step
+from service.closed import Closed
+from service.errors import DrainingError, ServiceError, Shed, UnimplementedError
+from service.http2.ages import Step, Times, next_step, old_or_idle
 from service.http2.budget import Budget
 from service.http2.burst import Burst
 from service.http2.deadlines import Wheel
@@ -91,8 +92,8 @@ class Shared:
     wheel: Wheel[Stream]
     waiters: set["Peer"]
     """Connections that keep something back until there is room again."""
-    gone: Callable[["Peer"], None]
-    """Told when a connection is lost."""
+    gone: Callable[["Peer", Closed], None]
+    """Told when a connection is lost, and why."""
 
 
 def _configuration(limits: Http2Limits) -> Configuration:
@@ -139,6 +140,8 @@ class Peer(asyncio.Protocol):
         self._running = 0
         """Bytes of requests that are being answered."""
         self._paused = False
+        self._why: Closed | None = None
+        """What ends it on our side, first of all."""
         now = monotonic()
         jitter = 1 + random.uniform(-_AGE_JITTER, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
         age_limit = now + shared.limits.max_age_seconds * jitter
@@ -174,6 +177,7 @@ class Peer(asyncio.Protocol):
             self._broken(error)
             return
         if control and not self._pace.spend(control, now):
+            self._ends_by(Closed.MISUSE)
             self._terminate(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
             return
         self.burst.touch(self)
@@ -199,7 +203,7 @@ class Peer(asyncio.Protocol):
         self._budget.give(self._unsent)
         self._unsent = 0
         self._shared.waiters.discard(self)
-        self._shared.gone(self)
+        self._shared.gone(self, self._why or Closed.PEER)
 
     def _forget_calls(self) -> None:
         streams, self._streams = self._streams, {}
@@ -253,6 +257,8 @@ class Peer(asyncio.Protocol):
             stream.receive(b"", True)
 
     def _refuse_with(self, event: RequestReceived, path: str, error: ServiceError) -> None:
+        if error.shed is not None:
+            self.burst.shed(error.shed)
         self._refuse(event, path, Refusal(trailers_only(error), code_of(error)))
 
     def _refuse(self, event: RequestReceived, path: str, refusal: Refusal) -> None:
@@ -262,6 +268,10 @@ class Peer(asyncio.Protocol):
         self.burst.tally(path).started += 1
         self.burst.failed(path, refusal.code, 0.0)
         self._answers += 1
+
+    def _ends_by(self, why: Closed) -> None:
+        """Note why the connection ends, where nothing else ended it before."""
+        self._why = self._why or why
 
     def _read_data(self, event: DataReceived) -> int:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
@@ -287,6 +297,7 @@ class Peer(asyncio.Protocol):
             if event.opaque_data == _DRAIN_PING:
                 self._last_call()
         elif isinstance(event, ConnectionClosed):
+            self._ends_by(Closed.MISUSE if event.error_code else Closed.PEER)  # ngh2, too, sends peers away
             self._close()
 
     def _stream_closed(self, event: StreamClosed) -> int:
@@ -313,6 +324,7 @@ class Peer(asyncio.Protocol):
         if self._transport is None or self.times.closing < math.inf:
             return
         log.debug("connection broke off", reason=str(error))
+        self._ends_by(Closed.MISUSE)
         last = max(self._streams, default=0)
         excess = isinstance(error, DenialOfServiceError)
         code = ErrorCode.ENHANCE_YOUR_CALM if excess else ErrorCode.PROTOCOL_ERROR
@@ -543,13 +555,13 @@ class Peer(asyncio.Protocol):
             self.times.pinged = now
             self._queue(lambda http2: http2.ping(_KEEPALIVE_PING))
         elif step is Step.DRAIN:
-            self.drain(now, self._limits.age_grace_seconds)
+            self.drain(now, self._limits.age_grace_seconds, old_or_idle(self.times, now))
         elif step is Step.LAST_CALL:
             self._last_call()
         elif step is Step.CUT_CALLS:
-            self.cut(DrainingError("the connection is at its end"))
+            self.cut(DrainingError("the connection is at its end", Shed.CONNECTION_AGE), Closed.AGE)
         elif step is Step.ABORT:
-            self.abort()
+            self.abort(Closed.KEEPALIVE if self.times.greeted else Closed.HANDSHAKE)
 
     def _takes_the_rest(self, now: float) -> bool:
         """Whether a drained peer has yet to take answers that were written, and still may: it only reads slowly."""
@@ -557,12 +569,13 @@ class Peer(asyncio.Protocol):
             return False
         return self.times.drain_end < math.inf and self._transport.get_write_buffer_size() > 0
 
-    def drain(self, now: float, grace_seconds: float) -> None:
+    def drain(self, now: float, grace_seconds: float, why: Closed) -> None:
         """Let the peer open no more calls, finish those it has, and close.
 
         The peer's answer to a ping tells that it knows: calls that it opened before are still answered. One that did
         not greet yet is told as well, since its first calls may be under way.
         """
+        self._ends_by(why)
         if self.times.notified < math.inf:
             self.times.drain_end = min(self.times.drain_end, now + grace_seconds)
             return
@@ -570,15 +583,17 @@ class Peer(asyncio.Protocol):
         self._queue(lambda http2: http2.send_shutdown_notice())
         self._queue(lambda http2: http2.ping(_DRAIN_PING))
 
-    def cut(self, error: ServiceError, *, enough: bool = False) -> None:
+    def cut(self, error: ServiceError, why: Closed, *, enough: bool = False) -> None:
         """End all calls with an error, and close; `enough` tells the peer that it asked for too much."""
+        self._ends_by(why)
         for stream in list(self._streams.values()):
             stream.fail(error)
         self.flush()
         self._terminate(ErrorCode.ENHANCE_YOUR_CALM if enough else ErrorCode.NO_ERROR, error.message)
 
-    def abort(self) -> None:
+    def abort(self, why: Closed = Closed.FAULT) -> None:
         """Drop the connection."""
+        self._ends_by(why)
         self.times.closing = min(self.times.closing, monotonic())
         if self._transport is not None:
             self._transport.abort()

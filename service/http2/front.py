@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 
 from service.calls import Method
+from service.closed import Closed
 from service.dataplane import Dataplane
-from service.errors import DrainingError, OverloadedError
+from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
 from service.http2.burst import Burst, FrontObserver
 from service.http2.connection import Heads, Peer, Shared
@@ -128,9 +129,10 @@ class Http2Front:
 
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted, here or by another process."""
+        self._observer.connection_opened()
         if self._draining or len(self._peers) + self._opening >= self._limits.max_connections:
             connection.close()
-            self._over()
+            self._ended(Closed.DRAINING if self._draining else Closed.FULL)
             return
         self._opening += 1
         task = self._loop.create_task(self._adopt(connection))
@@ -153,7 +155,7 @@ class Http2Front:
         except (OSError, ssl.SSLError) as error:
             log.debug("connection came to nothing", reason=str(error))
             connection.close()
-            self._over()
+            self._ended(Closed.HANDSHAKE)
             return
         finally:
             self._opening -= 1
@@ -162,11 +164,16 @@ class Http2Front:
         self._peers[peer] = None
         self._ring.append(peer)
         if self._draining:
-            peer.drain(monotonic(), 0.0)
+            peer.drain(monotonic(), 0.0, Closed.DRAINING)
 
-    def _gone(self, peer: Peer) -> None:
-        self._peers.pop(peer, None)
+    def _ended(self, why: Closed) -> None:
+        """Tell whoever wants to know that a connection is closed."""
+        self._observer.connection_closed(why)
         self._over()
+
+    def _gone(self, peer: Peer, why: Closed) -> None:
+        self._peers.pop(peer, None)
+        self._ended(why)
         if not self._peers:
             self._empty.set()
 
@@ -183,11 +190,11 @@ class Http2Front:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         now = monotonic()
         for peer in list(self._peers):
-            peer.drain(now, seconds)
+            peer.drain(now, seconds, Closed.DRAINING)
         finished = await self._emptied(seconds)
         if not finished:
             for peer in list(self._peers):
-                peer.cut(DrainingError("the server is stopping"))
+                peer.cut(DrainingError("the server is stopping"), Closed.DRAINING)
             await self._emptied(self._limits.linger_seconds)
             for peer in list(self._peers):
                 peer.abort()
@@ -239,7 +246,8 @@ class Http2Front:
         elif now >= since + self._limits.stall_seconds and self._peers:
             self._relieved = (given, now)
             most = max(self._peers, key=lambda peer: peer.held_bytes)
-            most.cut(OverloadedError("too much is in hand, and this connection holds most of it"), enough=True)
+            text = "too much is in hand, and this connection holds most of it"
+            most.cut(OverloadedError(text, Shed.STALLED), Closed.STALLED, enough=True)
 
     def _refresh_certificates(self, now: float) -> None:
         if self._certificates is not None and now >= self._certificates_seen + _CERTIFICATES_SECONDS:

@@ -17,6 +17,7 @@ from service.errors import (
     MalformedError,
     OverloadedError,
     ServiceError,
+    Shed,
 )
 from service.http2.burst import Burst
 from service.http2.headers import Headers, RequestHead, response, trailers, trailers_only
@@ -128,6 +129,8 @@ class Stream:
         """End the call with an error, where it was not answered yet."""
         if self.phase != OPEN:
             return
+        if error.shed is not None:
+            self._link.burst.shed(error.shed)
         self._send_error(error)
         self._answered(code_of(error))
 
@@ -386,7 +389,7 @@ class StreamCall(Stream):
             self.fail(_internal(fault, self._tally.path))
             return
         if self._link.swamped:
-            self.fail(OverloadedError("the caller takes its answers too slowly"))
+            self.fail(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
             return
         framed, _ = _framed(body, self._head.answer_encoding)
         self._link.send_message(self.stream_id, framed)

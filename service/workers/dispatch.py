@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
 import structlog
 
+from service.closed import Closed
 from service.workers.handoff import pass_on
 
 log = structlog.get_logger(__name__)
@@ -82,6 +83,8 @@ class Dispatcher(Generic[KeyT]):
         self._homeless: deque[socket.socket] = deque()
         self._full = False
         self._closed = False
+        self.refused: Counter[Closed] = Counter()
+        """Connections that were closed as they came, and why."""
 
     def connections(self) -> dict[KeyT, int]:
         """How many connections each worker has, those that are on their way to it included."""
@@ -91,6 +94,7 @@ class Dispatcher(Generic[KeyT]):
         """Pass a new connection on."""
         if self._closed or self._count() >= self._max_connections:
             self._say_full()
+            self.refused[Closed.DRAINING if self._closed else Closed.FULL] += 1
             connection.close()
             return
         self._full = False

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from service.snapshot import Snapshot, families
+from service.closed import Closed
+from service.snapshot import Labels, Snapshot, families
 
 PARENT: Final = "parent"
 _WORKER: Final = "worker"
@@ -55,6 +56,13 @@ class State:
     processes: list[Process]
 
 
+def refused_by_parent(refused: Mapping[Closed, int]) -> Snapshot:
+    """What the parent adds to the workers' counts: connections that it closed as they came."""
+    closed: dict[Labels, float] = {(reason.value,): count for reason, count in refused.items()}
+    opened: dict[Labels, float] = {(): sum(refused.values())}
+    return Snapshot({"quicksilver_connections_opened": opened, "quicksilver_connections_closed": closed})
+
+
 class WorkersCollector(Collector):
     """Asks the workers when somebody scrapes, and tells what they say as one."""
 
@@ -85,7 +93,7 @@ def place_families(places: Iterable[Place]) -> Iterator[Metric]:
     up = GaugeMetricFamily("quicksilver_worker_up", "1 for a worker that takes connections.", labels=(_WORKER,))
     connections = GaugeMetricFamily("quicksilver_worker_connections", "Connections it has.", labels=(_WORKER,))
     replacements = CounterMetricFamily(
-        "quicksilver_worker_replacements", "Times that another took the place of one that ended.", labels=(_WORKER,)
+        "quicksilver_worker_restarts", "Times that another took the place of one that ended.", labels=(_WORKER,)
     )
     age = GaugeMetricFamily(
         "quicksilver_worker_report_age_seconds", "Time since it reported what it counted.", labels=(_WORKER,)

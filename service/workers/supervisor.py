@@ -21,8 +21,8 @@ from service.snapshot import from_plain
 from service.workers.control import Heard, Heeded, Leaving, Message, Over, Report, Start, Tell, Told
 from service.workers.dispatch import Dispatcher
 from service.workers.member import COMMAND, Member, spawn
-from service.workers.merge import Ledger
-from service.workers.scrape import PARENT, Place, Process, State, WorkersCollector
+from service.workers.merge import Ledger, merge
+from service.workers.scrape import PARENT, Place, Process, State, WorkersCollector, refused_by_parent
 
 log = structlog.get_logger(__name__)
 
@@ -316,7 +316,8 @@ class Supervisor:
         ]
         alive = [member for member in self._holders.values() if not member.over.is_set()]
         processes = [Process(member.pid, str(member.slot), member.garbage) for member in alive]
-        return State(self._ledger.total(), places, [Process(os.getpid(), PARENT, gc.get_stats()), *processes])
+        joined = merge((self._ledger.total(), refused_by_parent(self._dispatcher.refused)))
+        return State(joined, places, [Process(os.getpid(), PARENT, gc.get_stats()), *processes])
 
     async def _ask_all(self) -> None:
         """Have every worker report; those that do not answer soon have reported not long ago."""

@@ -172,6 +172,7 @@ def test_too_much_waiting_work_is_refused_at_once(start_server: StartServer, mon
         accepted += [call for call in others if call not in refused]
         assert [len(call.result().celsius) for call in accepted] == [LARGE] * 3
     assert [error_from(call.exception()).code for call in refused] == [Code.RESOURCE_EXHAUSTED] * 3
+    assert server.metrics.snapshot().numbers["quicksilver_shed_calls"]["calls",] == 3
 
 
 def test_rows_are_not_run_for_a_caller_whose_deadline_passed(
@@ -331,7 +332,8 @@ def test_a_stream_that_is_no_stream_of_requests_ends_with_an_error(channel: grpc
 @pytest.mark.parametrize("transport", ["grpcio"])  # the other front has no thread a call
 def test_streams_leave_threads_for_other_calls(start_server: StartServer) -> None:
     """Half of the threads may be held by streams; one more is refused, and other calls are answered."""
-    with grpc.insecure_channel(start_server(grpcio_threads=4).address) as channel:
+    server = start_server(grpcio_threads=4)
+    with grpc.insecure_channel(server.address) as channel:
         stub = ConverterServiceStub(channel)
         over = threading.Event()
 
@@ -343,6 +345,7 @@ def test_streams_leave_threads_for_other_calls(start_server: StartServer) -> Non
         for call in held:
             next(call)
         assert _failure(lambda: _stream(stub, [])).code is Code.RESOURCE_EXHAUSTED
+        assert server.metrics.snapshot().numbers["quicksilver_shed_calls"]["streams",] == 1
         assert _convert(stub, 50).version == 1
         over.set()
         assert [list(call) for call in held] == [[], []]

@@ -1,7 +1,8 @@
 """What Prometheus reads, after real calls."""
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -38,6 +39,19 @@ OURS = {
     "quicksilver_model_info": {"model", "version", "kind", "sha256", "device"},
     "quicksilver_model_ready": {"model"},
     "quicksilver_version_failed": {"model", "version"},
+    "quicksilver_shed_calls": {"reason"},
+    "quicksilver_connections": set(),
+    "quicksilver_connections_opened": set(),
+    "quicksilver_connections_closed": {"reason"},
+    "quicksilver_label_info": {"model", "label", "version"},
+    "quicksilver_device_info": {"requested", "used"},
+    "quicksilver_golden_deviation_celsius": {"model", "version"},
+}
+WITHOUT_SERIES = {"quicksilver_version_failed"}
+WITHOUT_SERIES_OF_GRPCIO = {
+    "quicksilver_connections",
+    "quicksilver_connections_opened",
+    "quicksilver_connections_closed",
 }
 
 
@@ -77,13 +91,14 @@ def _convert(stub: ConverterServiceStub, *fahrenheit: float, **fields: Any) -> a
     return stub.Convert(api.ConvertRequest(fahrenheit=fahrenheit, **fields), timeout=30)
 
 
-def test_every_family_stands_there_from_the_beginning_with_its_labels(server: Server) -> None:
+def test_every_family_stands_there_from_the_beginning_with_its_labels(server: Server, transport: str) -> None:
     """A dashboard made against an idle server finds every name it will ever need."""
     families = _Scrape(server).families
+    absent = WITHOUT_SERIES | (WITHOUT_SERIES_OF_GRPCIO if transport == "grpcio" else set())
     for name, labels in OURS.items():
         assert families[name].documentation.endswith(".")
         found = {key for sample in families[name].samples for key in sample.labels} - {"le"}
-        assert found == (labels if name != "quicksilver_version_failed" else set()), name
+        assert found == (set() if name in absent else labels), name
     assert {*OURS} <= {*families}
 
 
@@ -176,6 +191,39 @@ def test_models_tell_what_is_loaded_where(start_server: StartServer, repository:
     assert scrape.value("quicksilver_model_ready", model="linear") == 1
     assert scrape.value("quicksilver_model_ready", model="broken") == 0
     assert scrape.value("quicksilver_version_failed", model="broken", version="1") == 1
+
+
+def test_labels_the_device_and_the_golden_check_are_told(start_server: StartServer, repository: Repository) -> None:
+    """Which version a label names, where runs really happen, how far golden vectors are off; plain files tell none."""
+    repository.set_label("linear", "canary", 2)
+    scrape = _Scrape(start_server(device="cpu"))
+    assert scrape.value("quicksilver_label_info", model="linear", label="stable", version="1") == 1
+    assert scrape.value("quicksilver_label_info", model="linear", label="canary", version="2") == 1
+    assert scrape.value("quicksilver_device_info", requested="cpu", used="cpu") == 1
+    assert 0 < scrape.value("quicksilver_golden_deviation_celsius", model="linear", version="1") < 1e-4
+    models = {sample.labels["model"] for sample in scrape.families["quicksilver_golden_deviation_celsius"].samples}
+    assert models == {"linear"}
+
+
+@pytest.mark.parametrize("transport", ["http2"])
+def test_connections_are_counted(server: Server) -> None:
+    """Each that comes and each that goes, and those that are open."""
+    before = _Scrape(server)
+    with Converter(server.address, model="linear") as converter:
+        converter.convert(32)
+        assert _Scrape(server).value("quicksilver_connections") == 1
+    _wait_until(lambda: _Scrape(server).value("quicksilver_connections") == 0)
+    after = _Scrape(server)
+    assert before.value("quicksilver_connections_opened_total") == 0
+    assert after.value("quicksilver_connections_opened_total") == 1
+    assert after.value("quicksilver_connections_closed_total", reason="peer") == 1
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.01)
 
 
 def test_openmetrics_is_spoken_to_who_asks(server: Server, stub: ConverterServiceStub) -> None:

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.calls import Request
 from service.codec import ConvertCodec
 from service.dataplane import Run
-from service.errors import DrainingError, InternalError, OverloadedError, ServiceError
+from service.errors import DrainingError, InternalError, OverloadedError, ServiceError, Shed
 from service.runner import Runner
 
 LONG = 100
@@ -58,8 +58,16 @@ def _run(requests: Iterable[Request]) -> Run:
     return Run(version=None, calls=listed, rows=rows)  # type: ignore[arg-type] # the runner looks at calls and rows alone
 
 
-def _runner(gate: Gate, *, max_calls: int = 1000, max_bytes: int = 1 << 20) -> Runner:
-    runner = Runner(gate, max_waiting_calls=max_calls, max_waiting_bytes=max_bytes, long_run_rows=LONG)  # type: ignore[arg-type] # the part of a dataplane that it uses
+def _runner(
+    gate: Gate, *, max_calls: int = 1000, max_bytes: int = 1 << 20, refused: Callable[[Shed], None] = lambda _: None
+) -> Runner:
+    runner = Runner(
+        gate,  # type: ignore[arg-type] # the part of a dataplane that it uses
+        max_waiting_calls=max_calls,
+        max_waiting_bytes=max_bytes,
+        long_run_rows=LONG,
+        refused=refused,
+    )
     runner.start()
     return runner
 
@@ -122,12 +130,14 @@ def _answer_at_once(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("max_calls", "max_bytes", "named"), [(2, 100, "max_waiting_calls"), (9, 4, "max_waiting_bytes")]
+    ("max_calls", "max_bytes", "named", "reason"),
+    [(2, 100, "max_waiting_calls", Shed.CALLS), (9, 4, "max_waiting_bytes", Shed.BYTES)],
 )
-def test_over_a_limit_a_request_is_refused_at_once(max_calls: int, max_bytes: int, named: str) -> None:
-    """A refused request is never answered later, and an accepted one always is."""
+def test_over_a_limit_a_request_is_refused_at_once(max_calls: int, max_bytes: int, named: str, reason: Shed) -> None:
+    """A refused request is never answered later, and an accepted one always is; each refusal is told once."""
     gate, replies = Gate(is_open=False), Replies()
-    runner = _runner(gate, max_calls=max_calls, max_bytes=max_bytes)
+    refused: list[Shed] = []
+    runner = _runner(gate, max_calls=max_calls, max_bytes=max_bytes, refused=refused.append)
     for _ in range(2):
         runner.submit(replies.request(b"11"))
     with pytest.raises(OverloadedError, match=named):
@@ -137,6 +147,9 @@ def test_over_a_limit_a_request_is_refused_at_once(max_calls: int, max_bytes: in
     runner.submit(replies.request(b"13"))  # there is room again
     runner.stop()
     assert sorted(request.body for request in replies.got) == [b"11", b"11", b"13"]
+    with pytest.raises(DrainingError):
+        runner.submit(replies.request(b"14"))
+    assert refused == [reason, Shed.DRAINING]
 
 
 def test_one_message_over_the_byte_limit_is_taken_where_nothing_waits() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +18,11 @@ import uvloop
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
 from service.calls import BatchedMethod, Method
+from service.closed import Closed
 from service.codec import ConvertCodec
 from service.dataplane import BatchLimits, Dataplane, Run
 from service.engine import EngineOptions
+from service.errors import Shed
 from service.http2 import Certificates, Http2Front, Http2Limits
 from service.models import LoadedVersion, Models, VersionPolicy
 from service.status import Code
@@ -37,6 +40,9 @@ class Tally:
         self.begun: dict[str, int] = {}
         self.ended: dict[tuple[str, Code], int] = {}
         self.batches: list[int] = []
+        self.sheds: Counter[Shed] = Counter()
+        self.connections = 0
+        self.closed: Counter[Closed] = Counter()
 
     def started(self, path: str, calls: int = 1) -> None:
         """Count calls."""
@@ -45,6 +51,18 @@ class Tally:
     def handled_many(self, path: str, code: Code, seconds: Sequence[float]) -> None:
         """Count calls."""
         self.ended[path, code] = self.ended.get((path, code), 0) + len(seconds)
+
+    def shed(self, reason: Shed, calls: int = 1) -> None:
+        """Count refusals."""
+        self.sheds[reason] += calls
+
+    def connection_opened(self) -> None:
+        """Count connections."""
+        self.connections += 1
+
+    def connection_closed(self, reason: Closed) -> None:
+        """Count their ends."""
+        self.closed[reason] += 1
 
     def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
         """Remember how many calls shared a run."""

@@ -22,6 +22,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from service.closed import Closed
+from service.errors import Shed
 from service.http2 import Http2Limits
 from service.models import Models
 from service.status import Code
@@ -88,6 +90,10 @@ def test_floods(serving: Serving, client: RawClient, name: str) -> None:
     assert client.goaway is not None
     assert client.goaway.error_code != 0
     assert_honest(serving.address)
+    client.socket.close()
+    while serving.ask(lambda: serving.front.connections):
+        pass
+    assert serving.tally.closed[Closed.MISUSE] == 1
 
 
 def test_moderate_control_frames_are_welcome(client: RawClient) -> None:
@@ -312,6 +318,7 @@ def test_more_calls_than_allowed(models: Models) -> None:
                 greedy.drain(0.01)
             assert other.unary(BODY).status == Code.RESOURCE_EXHAUSTED
         assert_honest(serving.address)
+        assert serving.ask(lambda: serving.tally.sheds) == {Shed.CALLS: 2}
 
 
 def test_announced_length(client: RawClient) -> None:
@@ -347,6 +354,7 @@ def test_bytes_in_hand(models: Models) -> None:
         serving.dataplane.go.set()
         codes = {client.finish(stream).status for client, stream in calls}
         assert codes == {Code.OK, Code.RESOURCE_EXHAUSTED}
+        assert serving.ask(serving.tally.sheds.keys) == {Shed.BYTES}
         for client in clients:
             client.socket.close()
         while serving.ask(lambda: serving.front.bytes_in_hand):
@@ -368,6 +376,8 @@ def test_stalled_hoarder_is_cut(models: Models) -> None:
             client.wait_closed()
             assert patient.answers.get(small) is None
             assert patient.unary(BODY).status == Code.OK
+            assert serving.ask(lambda: serving.tally.sheds) == {Shed.STALLED: 4}
+            assert serving.tally.closed.keys() <= {Closed.STALLED}
 
 
 @pytest.mark.parametrize("sent", [b"", PREFACE[:10]], ids=["nothing", "half a preface"])

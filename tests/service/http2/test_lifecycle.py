@@ -4,6 +4,7 @@ import contextlib
 import socket
 import subprocess
 import threading
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,8 @@ import pytest
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.address import AddressError
+from service.closed import Closed
+from service.errors import Shed
 from service.http2 import Certificates, Http2Limits
 from service.http2.tls import CertificatesError
 from service.models import Models
@@ -82,6 +85,8 @@ def test_connections_over_the_limit(models: Models) -> None:
         with RawClient(serving.address, greet=False) as late:
             late.wait_closed()
         assert clients[0].unary(BODY).status == Code.OK
+        assert serving.tally.connections == 4
+        assert serving.tally.closed == {Closed.FULL: 1}
 
 
 def test_out_of_descriptors() -> None:
@@ -167,6 +172,8 @@ def test_drain_that_takes_too_long(models: Models) -> None:
         client.socket.close()
         draining.join()
         assert Converting.last.over.wait(5)
+        assert serving.tally.sheds == {Shed.DRAINING: 1}
+        assert serving.tally.closed == {Closed.DRAINING: 1}
 
 
 def test_rolling_restarts(models: Models, tmp_path: Path) -> None:
@@ -213,6 +220,13 @@ def test_rolling_restarts(models: Models, tmp_path: Path) -> None:
     assert min(answered) > 200
 
 
+def ended(serving: Serving) -> Counter[Closed]:
+    """Why connections ended, once none is open."""
+    while serving.ask(lambda: serving.front.connections):
+        pass
+    return serving.tally.closed
+
+
 # As time passes -------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +236,8 @@ def test_old_connection_is_drained(models: Models) -> None:
         assert client.unary(BODY).status == Code.OK
         client.wait_closed()
         assert [goaway.error_code for goaway in client.goaways] == [0, 0]
+        client.socket.close()
+        assert ended(serving) == {Closed.AGE: 1}
 
 
 def test_calls_outlive_their_connections_age_by_a_grace(models: Models) -> None:
@@ -230,6 +246,9 @@ def test_calls_outlive_their_connections_age_by_a_grace(models: Models) -> None:
     with Serving(models, limits, [streaming()]) as serving, RawClient(serving.address) as client:
         assert client.unary(b"", request(STREAM), end=False).status == Code.UNAVAILABLE
         client.wait_closed()
+        client.socket.close()
+        assert ended(serving) == {Closed.AGE: 1}
+        assert serving.tally.sheds == {Shed.CONNECTION_AGE: 1}
 
 
 def test_idle_connection_is_drained(models: Models) -> None:
@@ -245,6 +264,9 @@ def test_idle_connection_is_drained(models: Models) -> None:
         assert not busy.goaways
         busy.reset(stream)
         busy.wait_closed()
+        for client in (idle, busy):
+            client.socket.close()
+        assert ended(serving) == {Closed.IDLE: 2}
 
 
 def test_keepalive(models: Models) -> None:
@@ -259,6 +281,7 @@ def test_keepalive(models: Models) -> None:
         there.drain(1.5)
         assert there.unary(BODY).status == Code.OK
         assert serving.ask(lambda: serving.front.connections) == 1
+        assert serving.tally.closed == {Closed.KEEPALIVE: 1}
 
 
 # TLS ------------------------------------------------------------------------------------------------------------------
@@ -381,4 +404,6 @@ def test_handshake_never_finished(models: Models, authority: Authority) -> None:
     with Serving(models, Http2Limits(handshake_seconds=0.3), certificates=certificates) as serving:
         with RawClient(serving.address, greet=False) as silent:
             silent.wait_closed()
+        while not serving.ask(lambda: serving.tally.closed[Closed.HANDSHAKE]):
+            pass
         assert converts(secure(serving.address, authority))

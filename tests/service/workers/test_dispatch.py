@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.closed import Closed
 from service.workers.dispatch import Dispatcher, choose
 from service.workers.handoff import Arrivals, pass_on
 
@@ -159,6 +160,7 @@ async def test_the_limit_holds_over_all(ends: list[End]) -> None:
     with clients(dispatcher, 5) as connected:
         await until(lambda: sum(len(end.taken) for end in ends) == 3)
         assert [client.recv(1) for client in connected] == [b"!"] * 3 + [b""] * 2
+        assert dispatcher.refused == {Closed.FULL: 2}
         dispatcher.over(0, 1)
         with clients(dispatcher, 1) as (further,):
             await until(lambda: sum(len(end.taken) for end in ends) == 4)

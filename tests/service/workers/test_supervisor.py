@@ -240,7 +240,7 @@ def readyz(http_address: str) -> int:
 
 def replaced(supervisor: Supervisor) -> float:
     """How many workers were replaced."""
-    return Scrape(supervisor.http_address).total("quicksilver_worker_replacements_total")
+    return Scrape(supervisor.http_address).total("quicksilver_worker_restarts_total")
 
 
 def test_values_are_right_and_connections_even(supervisor: Supervisor) -> None:
