@@ -161,11 +161,32 @@ class Catalogue:
         except KeyError:
             raise UnknownModelError(f"no model {wanted!r}: there are {_list(self.models)}") from None
 
+    def answering(self) -> set[str]:
+        """What a request can name and is answered: models, their versions and labels, each as `name_of` writes it."""
+        return {
+            name_of(name, choice)
+            for name, model in self.models.items()
+            for choice in (None, *model.versions, *model.labels)
+            if _answers(model, choice)
+        }
+
     def holds(self, version: LoadedVersion) -> bool:
         """Whether this very version can be asked for, and was not replaced or unloaded."""
         model = self.models.get(version.name)
         entry = model and model.versions.get(version.version)
         return entry is not None and entry.loaded is version
+
+
+def name_of(model: str, choice: Choice) -> str:
+    """Write what a request names: `linear`, `linear/3`, `linear/stable`."""
+    return model if choice is None else f"{model}/{choice}"
+
+
+def _answers(model: ModelEntry, choice: Choice) -> bool:
+    try:
+        return _entry(model, choice).loaded is not None
+    except (UnknownModelError, NotReadyError):
+        return False
 
 
 def _entry(model: ModelEntry, choice: Choice) -> VersionEntry:

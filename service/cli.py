@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from google.protobuf.message import Message
 
-from service import ready, repository_commands
+from service import connection, ready, repository_commands
 from service.arguments import Parser
 from service.config import (
     FILE_VARIABLE,
-    SERVER_VARIABLE,
     Settings,
     SettingsError,
     flag,
@@ -27,6 +26,7 @@ from service.config import (
 )
 
 if TYPE_CHECKING:
+    from service.client import Converter
     from service.server import Server
     from service.workers.supervisor import Supervisor
 
@@ -174,22 +174,25 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
-    from service.client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_SECONDS  # noqa: PLC0415 - serve has no use for the client
+    from service.client import DEFAULT_TIMEOUT_SECONDS  # noqa: PLC0415 - serve has no use for the client
 
-    parser.add_argument(
-        "--server",
-        default=os.environ.get(SERVER_VARIABLE) or DEFAULT_ADDRESS,
-        metavar="HOST:PORT",
-        help=f"the server [%(default)s; {SERVER_VARIABLE}]",
-    )
+    connection.add_arguments(parser)
     parser.add_argument(
         "--timeout", type=float, default=DEFAULT_TIMEOUT_SECONDS, metavar="SECONDS", help="deadline [%(default)s]"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def _converter(options: argparse.Namespace) -> "Converter":
+    """Connect as the command line says."""
+    from service.client import Converter  # noqa: PLC0415 - serve has no use for the client
+
+    reached = connection.Connection.of(options)
+    return Converter(reached.address, timeout_seconds=options.timeout, credentials=reached.credentials())
+
+
 def _convert(arguments: Sequence[str]) -> int:
-    from service.client import Converter, ConverterError  # noqa: PLC0415 - serve has no use for the client
+    from service.client import ConverterError  # noqa: PLC0415 - serve has no use for the client
     from service.tables import ReadingError, conversion_json, print_conversion  # noqa: PLC0415 - as above
 
     parser = convert_parser()
@@ -198,7 +201,7 @@ def _convert(arguments: Sequence[str]) -> int:
         parser.error("temperatures are named, or read from --csv, not both")
     try:
         fahrenheit = options.fahrenheit or _read(options)
-        with Converter(options.server, timeout_seconds=options.timeout) as converter:
+        with _converter(options) as converter:
             conversion = converter.convert(
                 fahrenheit,
                 model=options.model,
@@ -207,7 +210,7 @@ def _convert(arguments: Sequence[str]) -> int:
                 interval=options.interval,
                 on_extrapolation="reject" if options.reject else "flag",
             )
-    except (ReadingError, ConverterError) as error:
+    except (ReadingError, ConverterError, connection.ConnectionOptionsError) as error:
         return _fail("convert", str(error), 1)
     except ValueError as error:  # an option that no request can carry
         return _fail("convert", str(error), 2)
@@ -256,21 +259,21 @@ def models_parser() -> argparse.ArgumentParser:
 
 
 def _models(arguments: Sequence[str]) -> int:
-    from service.client import Converter, ConverterError  # noqa: PLC0415 - serve has no use for the client
+    from service.client import ConverterError  # noqa: PLC0415 - serve has no use for the client
     from service.tables import print_model, print_models  # noqa: PLC0415 - as above
 
     options = models_parser().parse_args(arguments)
     if options.action in repository_commands.ACTIONS:
         return _change_repository(options)
     try:
-        with Converter(options.server, timeout_seconds=options.timeout) as converter:
+        with _converter(options) as converter:
             if options.action == "list":
                 listed = converter.models()
                 _show(listed, print_models, as_json=options.json)
             else:
                 described = converter.model(options.model, version=options.version, label=options.label)
                 _show(described, print_model, as_json=options.json)
-    except ConverterError as error:
+    except (ConverterError, connection.ConnectionOptionsError) as error:
         return _fail("models", str(error), 1)
     except ValueError as error:  # an option that no request can carry
         return _fail("models", str(error), 2)

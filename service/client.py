@@ -26,6 +26,7 @@ from service.client_errors import (
     UnsupportedError,
     error_from,
 )
+from service.connection import DEFAULT_ADDRESS
 from service.conversion import Choice, Conversion, OnExtrapolation, Options
 from service.exchange import CHUNK_ROWS, PARSERS, Asked, Call, Exchange, Exchanges
 
@@ -44,7 +45,6 @@ __all__ = [
     "error_from",
 ]
 
-DEFAULT_ADDRESS: Final = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 
 _RETRY: Final = json.dumps(

@@ -1,12 +1,16 @@
 """The methods of `quicksilver.v1.ConverterService`, for any front."""
 
-from typing import Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.calls import BatchedMethod, Inlet, Method, Outlet, StreamMethod, Submit
+from service.calls import BatchedMethod, Context, Inlet, Method, Outlet, StreamMethod, Submit
 from service.codec import ConvertCodec, ConvertStreamCodec, choice_of, parse, unary
+from service.errors import InvalidRequestError
 from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry, VersionState
 from service.ordered_stream import OrderedStream
+from service.slow import slow_unary
 
 SERVICE: Final = "quicksilver.v1.ConverterService"
 
@@ -17,13 +21,35 @@ _STATES: Final = {
 }
 
 
-def methods(models: Models, limits: api.Limits) -> list[Method]:
+class LabelControl(Protocol):
+    """Moves labels. Each returns when it is done, and raises a ServiceError where it cannot be."""
+
+    def set_label(self, name: str, label: str, version: int) -> None:
+        """Let a label name a version."""
+
+    def roll_back(self, name: str, label: str) -> int:
+        """Let a label name the version that it named before, and return that."""
+
+    def remove_label(self, name: str, label: str) -> None:
+        """Take a label away."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelAdmin:
+    """Who moves labels, and who lets callers do it: `guard` raises a ServiceError where a caller may not."""
+
+    control: LabelControl
+    guard: Callable[[Context], None]
+
+
+def methods(models: Models, limits: api.Limits, labels: LabelAdmin) -> list[Method]:
     """Return the service's methods over the models given. `limits` is what clients are told of this server's bounds."""
     return [
         BatchedMethod(f"/{SERVICE}/Convert", ConvertCodec()),
         StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=_open_stream),
         unary(f"/{SERVICE}/ListModels", api.ListModelsRequest, lambda _: list_models(models.catalogue, limits)),
         unary(f"/{SERVICE}/GetModel", api.GetModelRequest, lambda request: get_model(models.catalogue, request)),
+        slow_unary(f"/{SERVICE}/SetLabel", api.SetLabelRequest, lambda *asked: set_label(labels, *asked)),
     ]
 
 
@@ -80,6 +106,26 @@ def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> N
     response.training.validation_loss = artefact.validation_loss
     response.training.dataset_sha256 = artefact.dataset_sha256
     response.training.dataset_rows = artefact.dataset_rows
+
+
+def set_label(labels: LabelAdmin, request: api.SetLabelRequest, context: Context) -> api.SetLabelResponse:
+    """Move a label, or take it away.
+
+    Raises:
+        InvalidRequestError: the request does not say what the label shall name.
+        ServiceError: the caller may not, or as `LabelControl`.
+    """
+    labels.guard(context)
+    target = request.WhichOneof("target")
+    if target is None or getattr(request, target) < 1:
+        raise InvalidRequestError("target", "name a version from 1, or say previous or none")
+    if target == "previous":
+        return api.SetLabelResponse(version=labels.control.roll_back(request.model, request.label))
+    if target == "none":
+        labels.control.remove_label(request.model, request.label)
+    else:
+        labels.control.set_label(request.model, request.label, request.version)
+    return api.SetLabelResponse(version=request.version)
 
 
 def _open_stream(outlet: Outlet, submit: Submit) -> Inlet:

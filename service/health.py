@@ -1,16 +1,19 @@
 """grpc.health.v1 for any front: is the server ready, and is each model?
 
 The names that can be asked about: the empty one and each served API mean the whole server; `models/NAME` means one
-model. The server is SERVING when every model answers a request that names no version, and until it drains.
+model. The server is SERVING when every model answers a request that names no version, and until it drains. Where
+several processes serve, each tells what is true of all of them.
 """
 
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from grpc_health.v1 import health_pb2 as pb
 
 from service.calls import Inlet, Method, Outlet, StreamMethod, Submit
+from service.catalogue import Choice, name_of
 from service.codec import parse, unary
 from service.errors import DrainingError, UnknownModelError
 from service.models import Models
@@ -23,6 +26,15 @@ _NOT_SERVING: Final = pb.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN: Final = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """What is true of all processes of a server together."""
+
+    ready: bool
+    answering: frozenset[str]
+    models: frozenset[str]
+
+
 class Health:
     """Knows the state of the server and its models, and tells whoever watches when it changes."""
 
@@ -31,13 +43,28 @@ class Health:
         self._apis = ("", *apis)
         self._accepting = False
         self._draining = False
+        self._whole: _Whole | None = None
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
 
     @property
     def ready(self) -> bool:
-        """Whether the server accepts calls and every model answers."""
+        """Whether the server accepts calls and every model answers, in all of its processes."""
+        return self.own_ready and (self._whole is None or self._whole.ready)
+
+    @property
+    def own_ready(self) -> bool:
+        """Whether this process accepts calls and every model answers."""
         return self._accepting and self._models.catalogue.ready
+
+    def answers(self, model: str, choice: Choice) -> bool:
+        """Whether every process answers for a model, a version or a label that this one answers for."""
+        return self._whole is None or name_of(model, choice) in self._whole.answering
+
+    def learn(self, ready: bool, answering: Iterable[str], models: Iterable[str]) -> None:  # noqa: FBT001 - as it is told
+        """Learn what is true of all processes together: what each can answer for, and the models that any knows."""
+        self._whole = _Whole(ready, frozenset(answering), frozenset(models))
+        self.changed()
 
     def accept(self) -> None:
         """Learn that the server accepts calls."""
@@ -60,7 +87,12 @@ class Health:
         """The status of every name that can be asked about."""
         models = self._models.catalogue.models
         ready = dict.fromkeys(self._apis, self.ready)
-        ready |= {MODEL_PREFIX + name: self._accepting and model.ready for name, model in models.items()}
+        if self._whole is not None:
+            ready |= {MODEL_PREFIX + name: False for name in self._whole.models}
+        ready |= {
+            MODEL_PREFIX + name: self._accepting and model.ready and self.answers(name, None)
+            for name, model in models.items()
+        }
         return {name: _SERVING if is_ready else _NOT_SERVING for name, is_ready in ready.items()}
 
     def methods(self) -> list[Method]:

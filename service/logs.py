@@ -15,6 +15,9 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 log = structlog.get_logger(__name__)
 
+TOPIC: Final = "log/"
+"""What is told of a severity to all processes of a server stands under this and its name."""
+
 
 class LogSwitches:
     """Which severities of the process's log pass. What is critical always does.
@@ -41,6 +44,12 @@ class LogSwitches:
         """Let pass what is at least as severe."""
         least = getattr(logging, level.upper())
         self.set({known: getattr(logging, known.upper()) >= least for known in self._enabled})
+
+    def follow(self, topic: str, passes: bool) -> None:  # noqa: FBT001 - as it is told
+        """Do what one of several processes was asked to do, which all shall do."""
+        level = topic.removeprefix(TOPIC)
+        if level != topic:
+            self.set({level: passes})
 
     def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         """Drop the event where its severity does not pass. The threshold alone cannot hold back one between others."""

@@ -3,27 +3,19 @@
 For scripts, and for container health checks in images that have no curl. It waits by watching, not by asking again.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from service.arguments import Parser
-from service.config import SERVER_VARIABLE
+from service.connection import Connection, ConnectionOptionsError, add_arguments
 
 EXPLANATION = "Exit code 0: ready. 1: not ready, or no server there."
 
 
 def parser() -> Parser:
     """The parser of `quicksilver ready`."""
-    from service.client import DEFAULT_ADDRESS  # noqa: PLC0415 - gRPC takes a while to import; --help must not
-
     parser = Parser(prog="quicksilver ready", description="Tell whether a running server is ready.", epilog=EXPLANATION)
-    parser.add_argument(
-        "--server",
-        default=os.environ.get(SERVER_VARIABLE) or DEFAULT_ADDRESS,
-        metavar="HOST:PORT",
-        help=f"the server [%(default)s]; also {SERVER_VARIABLE}",
-    )
+    add_arguments(parser)
     parser.add_argument("--model", metavar="NAME", help="ask about one model instead of the whole server")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait up to this long [0]")
     return parser
@@ -35,21 +27,28 @@ def run(arguments: Sequence[str]) -> int:
 
     options = parser().parse_args(arguments)
     asked = MODEL_PREFIX + options.model if options.model else ""
-    problem = wait_until_ready(options.server, asked, options.wait)
+    try:
+        problem = wait_until_ready(Connection.of(options), asked, options.wait)
+    except ConnectionOptionsError as error:
+        problem = str(error)
     if problem:
         print(f"quicksilver ready: {options.server}: {problem}", file=sys.stderr)  # noqa: T201 - the terminal asked
         return 1
     return 0
 
 
-def wait_until_ready(address: str, service: str, wait_seconds: float) -> str | None:
-    """Wait until a server says that it serves, and return None; or say why it did not within the time given."""
+def wait_until_ready(connection: Connection, service: str, wait_seconds: float) -> str | None:
+    """Wait until a server says that it serves, and return None; or say why it did not within the time given.
+
+    Raises:
+        ConnectionOptionsError: a file of the connection cannot be read.
+    """
     import grpc  # noqa: PLC0415 - takes a while to import
     from grpc_health.v1 import health_pb2 as pb  # noqa: PLC0415 - as above
     from grpc_health.v1.health_pb2_grpc import HealthStub  # noqa: PLC0415 - as above
 
     problem = "no answer in time"
-    with grpc.insecure_channel(address) as channel:
+    with connection.channel() as channel:
         watch = HealthStub(channel).Watch(
             pb.HealthCheckRequest(service=service), timeout=wait_seconds or 5.0, wait_for_ready=wait_seconds > 0
         )

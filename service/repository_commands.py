@@ -1,15 +1,17 @@
-"""The commands that change a repository on disk: `quicksilver models label | unlabel | rollback | remove`.
+"""The commands that change a repository: `quicksilver models label | unlabel | rollback | remove`.
 
-A server that watches the repository follows. A label moves only to a version that loads and answers its golden vectors
-on this machine.
+They work on a directory, and a server that watches it follows; or, but for `remove`, on a running server with
+`--server`. A label moves only to a version that loads and answers its golden vectors, on this machine or on the server.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from proto.repository import STABLE, Repository, RepositoryError, UnknownModelError
+from service.client_errors import ConverterError
+from service.connection import ConnectionOptionsError, add_tls_arguments
 from service.device import Device
 
 ACTIONS: Final = ("label", "unlabel", "rollback", "remove")
@@ -21,25 +23,48 @@ class CommandError(Exception):
 
 def add_parsers(actions: Any, repository: str) -> None:  # noqa: ANN401 - argparse's own class has no public name
     """Add the commands to those of `quicksilver models`. `repository` is the directory where none is named."""
-    label = _add(actions, "label", "let labels name versions that verify here", repository)
+    label = _add(actions, "label", "let labels name versions that verify", repository, remote=True)
     label.add_argument("assignments", nargs="+", type=assignment, metavar="LABEL=VERSION", help="for example stable=3")
     _add_device(label)
-    unlabel = _add(actions, "unlabel", "take a label away", repository)
+    unlabel = _add(actions, "unlabel", "take a label away", repository, remote=True)
     unlabel.add_argument("label", metavar="LABEL", help="the label")
-    rollback = _add(actions, "rollback", "let a label name the version that it named before", repository)
+    rollback = _add(actions, "rollback", "let a label name the version that it named before", repository, remote=True)
     rollback.add_argument("--label", default=STABLE, metavar="LABEL", help="the label [%(default)s]")
     _add_device(rollback)
-    remove = _add(actions, "remove", "remove a version that no label names", repository)
+    remove = _add(actions, "remove", "remove a version that no label names", repository, remote=False)
     remove.add_argument("version", type=_version, metavar="VERSION", help="the version's number")
 
 
-def _add(actions: Any, name: str, text: str, repository: str) -> argparse.ArgumentParser:  # noqa: ANN401 - as above
+def _add(
+    actions: Any,  # noqa: ANN401 - as above
+    name: str,
+    text: str,
+    repository: str,
+    *,
+    remote: bool,
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     parser.add_argument("name", metavar="NAME", help="the model")
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--repository", type=Path, default=Path(repository), metavar="DIR", help="the model repository [%(default)s]"
     )
+    parser.set_defaults(server=None)
+    if remote:
+        where.add_argument(
+            "--server", metavar="HOST:PORT", help="a running server, instead of a directory; it verifies the version"
+        )
+        _add_connection(parser)
     return parser
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("with --server")
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the server's admin token")
+    add_tls_arguments(group)
+    group.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="time for each label [%(default)s]"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -62,12 +87,25 @@ def _version(text: str) -> int:
     return int(text)
 
 
-def run(options: argparse.Namespace) -> list[str]:
-    """Do what was asked, and return the lines that say so.
+def run(options: argparse.Namespace) -> Iterable[str]:
+    """Do what was asked, and give the lines that say so.
 
     Raises:
-        CommandError: it was refused, and nothing was changed but what earlier lines would have said.
+        CommandError: it was refused, and nothing was changed but what earlier lines said.
     """
+    return _run_here(options) if options.server is None else _run_there(options)
+
+
+def _run_there(options: argparse.Namespace) -> Iterable[str]:
+    from service import remote_labels  # noqa: PLC0415 - gRPC takes a while to import; --help must not
+
+    try:
+        yield from remote_labels.run(options)
+    except (ConverterError, ConnectionOptionsError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _run_here(options: argparse.Namespace) -> list[str]:
     repository = Repository(options.repository)
     try:
         return _RUN[options.action](repository, options)

@@ -1,6 +1,8 @@
 """The composition root: makes every part, wires them, starts them in order, and drains them in order."""
 
 import threading
+from collections.abc import Mapping
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -14,18 +16,22 @@ from service.config import Settings
 from service.control import RepositoryControl
 from service.dataplane import BatchLimits, Dataplane
 from service.engine import EngineOptions, check_device
+from service.errors import NotReadyError
 from service.fronts import make_front
 from service.health import Health
 from service.http_endpoint import HttpEndpoint
+from service.logs import SWITCHES
+from service.logs import TOPIC as LOG_TOPIC
 from service.metrics import Metrics
 from service.models import Models
 from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
+from service.open_inference import tables
 from service.open_inference.statistics import Statistics
 from service.version_policy import VersionPolicy
 from service.watch import Watcher
 from service.workers.handoff import Arrivals
-from service.workers.siblings import Siblings
+from service.workers.siblings import Siblings, SiblingsError
 
 log = structlog.get_logger(__name__)
 
@@ -59,21 +65,24 @@ class Server:
         limits = api.Limits(
             max_rows_per_request=settings.max_rows_per_request, max_message_bytes=settings.max_message_bytes
         )
-        statistics = Statistics(self.models)
+        self.statistics = Statistics(self.models)
         self._gate = Gate([settings.listen], settings.admin_token_file)
         control = RepositoryControl(self.models, repository, options, settings.model_control, settings.drain_seconds)
         if siblings is not None:
-            siblings.listen(control.follow)
-            control.tell = siblings.tell
+            _join(siblings, control, self.statistics)
         served = [
-            *converter_api.methods(self.models, limits),
+            *converter_api.methods(self.models, limits, converter_api.LabelAdmin(control, self._gate.check)),
             *open_inference.methods(
                 self.models,
-                statistics,
-                lambda: self.health.ready,
+                self.statistics,
+                self.health,
                 max_batch_rows=settings.max_batch_rows,
                 version_policy=VersionPolicy.parse(settings.version_policy),
-                admin=open_inference.Admin(self._gate.check, repository=control),
+                admin=open_inference.Admin(
+                    self._gate.check,
+                    repository=control,
+                    change_logs=partial(_change_logs, siblings) if siblings else None,
+                ),
             ),
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
@@ -82,7 +91,7 @@ class Server:
         registry = CollectorRegistry() if registry is None else registry
         self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
-        dataplane = Dataplane(self.models, self.metrics, batch_limits, statistics=statistics)
+        dataplane = Dataplane(self.models, self.metrics, batch_limits, statistics=self.statistics)
         self.models.subscribe(self.health.changed)
         self.models.subscribe(self.metrics.forget_retired)
         self._watcher = Watcher(
@@ -138,6 +147,28 @@ class Server:
             self._http.stop()
         log.info("stopped")
         return finished
+
+
+def _join(siblings: Siblings, control: RepositoryControl, statistics: Statistics) -> None:
+    """Let this process do what others are asked, have them do what it is asked, and have it tell what all did."""
+    siblings.listen(control.follow)
+    siblings.listen(SWITCHES.follow)
+    control.tell = siblings.tell
+    statistics.gather = partial(_survey, siblings)
+
+
+def _survey(siblings: Siblings) -> tables.Tables:
+    try:
+        return tables.from_plain(siblings.survey())
+    except SiblingsError as error:
+        raise NotReadyError(str(error)) from error
+
+
+def _change_logs(siblings: Siblings, changes: Mapping[str, bool]) -> None:
+    """Change the log's switches in all processes: each is told by itself, so that one that comes later hears of all."""
+    problems = [problem for level, passes in changes.items() for problem in siblings.tell(LOG_TOPIC + level, passes)]
+    if problems:
+        raise NotReadyError(f"the log settings are not changed in every process: {'; '.join(problems)}")
 
 
 def _http_endpoint(settings: Settings, registry: CollectorRegistry, health: Health) -> HttpEndpoint:

@@ -1,12 +1,13 @@
 """The methods of `inference.GRPCInferenceService`, for any front."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.calls import BatchedMethod, Context, Method
 from service.codec import unary
+from service.health import Health
 from service.models import Models
 from service.open_inference import SERVICE, repository_control, stream
 from service.open_inference.infer import InferCodec
@@ -14,6 +15,7 @@ from service.open_inference.logs import LogControl
 from service.open_inference.metadata import Metadata
 from service.open_inference.repository_control import RepositoryControl
 from service.open_inference.statistics import Statistics
+from service.slow import slow_unary
 from service.version_policy import VersionPolicy
 
 _ALWAYS: Final = ("model_configuration", "statistics")
@@ -27,6 +29,8 @@ class Admin:
     """Raises a ServiceError where the caller may not."""
     logs: bool = True
     """Whether the log settings may be told and changed."""
+    change_logs: Callable[[Mapping[str, bool]], None] | None = None
+    """Where several processes serve: lets severities pass, or holds them back, in all of them."""
     repository: RepositoryControl | None = None
     """Who loads and unloads models."""
 
@@ -34,7 +38,7 @@ class Admin:
 def methods(
     models: Models,
     statistics: Statistics,
-    is_ready: Callable[[], bool],
+    health: Health,
     *,
     max_batch_rows: int,
     version_policy: VersionPolicy,
@@ -42,7 +46,7 @@ def methods(
 ) -> list[Method]:
     """Return the service's methods over the models given."""
     changing, extensions = _changing(admin)
-    metadata = Metadata(models, is_ready, (*_ALWAYS, *extensions), max_batch_rows, version_policy)
+    metadata = Metadata(models, health, (*_ALWAYS, *extensions), max_batch_rows, version_policy)
     codec = InferCodec()
     return [
         BatchedMethod(_path("ModelInfer"), codec),
@@ -53,7 +57,9 @@ def methods(
         unary(_path("ServerMetadata"), pb.ServerMetadataRequest, metadata.server_metadata),
         unary(_path("ModelMetadata"), pb.ModelMetadataRequest, metadata.model_metadata),
         unary(_path("ModelConfig"), pb.ModelConfigRequest, metadata.model_config),
-        unary(_path("ModelStatistics"), pb.ModelStatisticsRequest, statistics.answer),
+        slow_unary(
+            _path("ModelStatistics"), pb.ModelStatisticsRequest, lambda request, _context: statistics.answer(request)
+        ),
         unary(_path("RepositoryIndex"), pb.RepositoryIndexRequest, metadata.repository_index),
         *changing,
     ]
@@ -64,7 +70,7 @@ def _changing(admin: Admin | None) -> tuple[list[Method], list[str]]:
     found: list[Method] = []
     extensions = []
     if admin is not None and admin.logs:
-        found.append(LogControl(admin.guard).method())
+        found.append(LogControl(admin.guard, admin.change_logs).method())
         extensions.append("logging")
     if admin is not None and admin.repository is not None:
         found += repository_control.methods(admin.repository, admin.guard)

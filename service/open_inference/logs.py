@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.calls import Context, UnaryMethod
-from service.codec import parse
+from service.calls import Context, Method
 from service.errors import InvalidRequestError
 from service.logs import SWITCHES, LogSwitches
 from service.open_inference import SERVICE
+from service.slow import slow_unary
 
 _SWITCHES: Final = {"log_info": "info", "log_warning": "warning", "log_error": "error"}
 _VERBOSE: Final = "log_verbose_level"
@@ -20,22 +20,31 @@ _FIXED: Final = {"log_file": "", "log_format": "default"}
 
 
 class LogControl:
-    """Reads and changes the switches of the process's log."""
+    """Reads and changes the switches of the process's log.
 
-    def __init__(self, guard: Callable[[Context], None], switches: LogSwitches = SWITCHES) -> None:
+    Where several processes serve, `change` changes those of all of them and returns when that is done; what raises a
+    ServiceError there ends the call.
+    """
+
+    def __init__(
+        self,
+        guard: Callable[[Context], None],
+        change: Callable[[Mapping[str, bool]], None] | None = None,
+        switches: LogSwitches = SWITCHES,
+    ) -> None:
         self._guard = guard
+        self._change = change or switches.set
         self._switches = switches
 
-    def method(self) -> UnaryMethod:
+    def method(self) -> Method:
         """The method. Only a request that changes something asks the guard."""
-        return UnaryMethod(f"/{SERVICE}/LogSettings", self._answer)
+        return slow_unary(f"/{SERVICE}/LogSettings", pb.LogSettingsRequest, self._answer)
 
-    def _answer(self, body: bytes, context: Context) -> bytes:
-        request = parse(pb.LogSettingsRequest, body)
+    def _answer(self, request: pb.LogSettingsRequest, context: Context) -> pb.LogSettingsResponse:
         if request.settings:
             self._guard(context)
-            self._switches.set(read_settings(request.settings))
-        return self.describe().SerializeToString()
+            self._change(read_settings(request.settings))
+        return self.describe()
 
     def describe(self) -> pb.LogSettingsResponse:
         """Tell the settings as they are."""

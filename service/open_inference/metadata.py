@@ -1,6 +1,6 @@
 """What this server and its models are: liveness, readiness, names, tensors, configuration, the repository's index."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any, Final
@@ -9,6 +9,7 @@ from proto.inference.v2 import open_inference_pb2 as pb
 from proto.repository import MODEL_FILE
 from service.engine import TensorSpec
 from service.errors import NotReadyError, UnimplementedError, UnknownModelError
+from service.health import Health
 from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry
 from service.open_inference.datatypes import BY_ONNX_TYPE
 from service.open_inference.plan import outputs_of
@@ -30,8 +31,8 @@ class Metadata:
     """Answers questions about the server and its models, from the catalogue as it stands."""
 
     models: Models
-    is_ready: Callable[[], bool]
-    """Whether the server accepts calls and every model answers."""
+    health: Health
+    """Knows whether the server accepts calls, and what all of its processes answer."""
     extensions: Sequence[str]
     """Names of the protocol's extensions that exist here."""
     max_batch_rows: int
@@ -45,7 +46,7 @@ class Metadata:
 
     def server_ready(self, _request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
         """Tell whether the server accepts calls and every model answers."""
-        return pb.ServerReadyResponse(ready=self.is_ready())
+        return pb.ServerReadyResponse(ready=self.health.ready)
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Tell whether a version answers: a client may ask about one that is still to come, and learns that not yet.
@@ -55,10 +56,10 @@ class Metadata:
         """
         choice = choice_of(request.version, "version")
         try:
-            self.models.catalogue.resolve(request.name, choice)
+            found = self.models.catalogue.resolve(request.name, choice)
         except (UnknownModelError, NotReadyError):
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return pb.ModelReadyResponse(ready=self.health.answers(found.name, choice))
 
     def server_metadata(self, _request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         """Tell the product, its version, and the extensions that exist."""

@@ -3,64 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.dataplane import RunTimes
 from service.models import LoadedVersion, Models
 from service.open_inference.request import choice_of
-
-MAX_BATCH_SIZES: Final = 1024
-"""Sizes of runs that are told apart for one version; runs of further sizes count in the totals alone."""
+from service.open_inference.tables import Duration, Key, Steps, Table, Tables, to_plain
 
 _NS: Final = 1_000_000_000
-
-
-class _Duration:
-    """How often, and for how many seconds altogether."""
-
-    __slots__ = ("count", "seconds")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.seconds = 0.0
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        self.count += count
-        self.seconds += seconds
-
-    def message(self) -> pb.StatisticDuration:
-        return pb.StatisticDuration(count=self.count, ns=round(self.seconds * _NS))
-
-
-@dataclass(slots=True)
-class _Steps:
-    """The three steps of a run."""
-
-    join: _Duration = field(default_factory=_Duration)
-    infer: _Duration = field(default_factory=_Duration)
-    encode: _Duration = field(default_factory=_Duration)
-
-    def add(self, times: RunTimes, count: int) -> None:
-        """Add a run that counts `count` times."""
-        self.join.add(times.join_seconds * count, count)
-        self.infer.add(times.inference_seconds * count, count)
-        self.encode.add(times.encode_seconds * count, count)
-
-
-@dataclass(slots=True)
-class _Table:
-    """What one version did."""
-
-    success: _Duration = field(default_factory=_Duration)
-    fail: _Duration = field(default_factory=_Duration)
-    queue: _Duration = field(default_factory=_Duration)
-    steps: _Steps = field(default_factory=_Steps)
-    by_size: dict[int, _Steps] = field(default_factory=dict)
-    inferences: int = 0
-    executions: int = 0
-    last_inference_ms: int = 0
 
 
 class Statistics:
@@ -74,7 +25,9 @@ class Statistics:
         self._models = models
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
-        self._tables: dict[tuple[str, int], _Table] = {}
+        self._tables: dict[Key, Table] = {}
+        self.gather: Callable[[], Tables] | None = None
+        """Where several processes serve: returns the tables of all of them. It may take a while."""
 
     # Told by the dataplane --------------------------------------------------------------------------------------------
 
@@ -87,33 +40,39 @@ class Statistics:
             table = self._table(version)
             table.success.add(sum(answered_seconds), calls)
             table.queue.add(times.queue_seconds, calls)
-            table.steps.add(times, calls)
+            _add(table.steps, times, calls)
             table.inferences += size
             table.executions += 1
             table.last_inference_ms = max(table.last_inference_ms, now_ms)
-            steps = table.by_size.get(size)
-            if steps is None and len(table.by_size) < MAX_BATCH_SIZES:
-                steps = table.by_size[size] = _Steps()
+            steps = table.steps_of(size)
             if steps is not None:
-                steps.add(times, 1)
+                _add(steps, times, 1)
 
     def failed(self, version: LoadedVersion, seconds: Sequence[float]) -> None:
         """Learn of calls of a version that were not answered, each after its own time."""
         with self._lock:
             self._table(version).fail.add(sum(seconds), len(seconds))
 
-    def _table(self, version: LoadedVersion) -> _Table:
+    def _table(self, version: LoadedVersion) -> Table:
         key = version.name, version.version
         table = self._tables.get(key)
         if table is None:
             held = set(self._loaded())
             self._tables = {key: kept for key, kept in self._tables.items() if key in held}
-            table = self._tables[key] = _Table()
+            table = self._tables[key] = Table()
         return table
 
-    def _loaded(self) -> Iterator[tuple[str, int]]:
+    def _loaded(self) -> Iterator[Key]:
         for model in self._models.catalogue.models.values():
             yield from ((model.name, number) for number, entry in model.versions.items() if entry.loaded is not None)
+
+    # Asked by the parent ----------------------------------------------------------------------------------------------
+
+    def plain(self) -> list[Any]:
+        """What every version that is loaded has done in this process, as `to_plain` writes it."""
+        keys = sorted(self._loaded())
+        with self._lock:
+            return to_plain({key: self._tables.get(key) or Table() for key in keys})
 
     # Asked by clients -------------------------------------------------------------------------------------------------
 
@@ -132,13 +91,24 @@ class Statistics:
         else:
             name = catalogue.model(request.name).name if request.name else ""
             keys = sorted(key for key in self._loaded() if not name or key[0] == name)
+        if self.gather is not None:
+            return _response(keys, self.gather())
         with self._lock:
-            return pb.ModelStatisticsResponse(
-                model_stats=[_message(key, self._tables.get(key) or _Table()) for key in keys]
-            )
+            return _response(keys, self._tables)
 
 
-def _message(key: tuple[str, int], table: _Table) -> pb.ModelStatistics:
+def _add(steps: Steps, times: RunTimes, count: int) -> None:
+    """Add a run that counts `count` times."""
+    steps.join_rows.add(times.join_seconds * count, count)
+    steps.infer.add(times.inference_seconds * count, count)
+    steps.encode.add(times.encode_seconds * count, count)
+
+
+def _response(keys: Sequence[Key], tables: Tables) -> pb.ModelStatisticsResponse:
+    return pb.ModelStatisticsResponse(model_stats=[_message(key, tables.get(key) or Table()) for key in keys])
+
+
+def _message(key: Key, table: Table) -> pb.ModelStatistics:
     return pb.ModelStatistics(
         name=key[0],
         version=str(key[1]),
@@ -146,22 +116,26 @@ def _message(key: tuple[str, int], table: _Table) -> pb.ModelStatistics:
         inference_count=table.inferences,
         execution_count=table.executions,
         inference_stats=pb.InferStatistics(
-            success=table.success.message(),
-            fail=table.fail.message(),
-            queue=table.queue.message(),
-            compute_input=table.steps.join.message(),
-            compute_infer=table.steps.infer.message(),
-            compute_output=table.steps.encode.message(),
+            success=_duration(table.success),
+            fail=_duration(table.fail),
+            queue=_duration(table.queue),
+            compute_input=_duration(table.steps.join_rows),
+            compute_infer=_duration(table.steps.infer),
+            compute_output=_duration(table.steps.encode),
             cache_hit=pb.StatisticDuration(),
             cache_miss=pb.StatisticDuration(),
         ),
         batch_stats=[
             pb.InferBatchStatistics(
                 batch_size=size,
-                compute_input=steps.join.message(),
-                compute_infer=steps.infer.message(),
-                compute_output=steps.encode.message(),
+                compute_input=_duration(steps.join_rows),
+                compute_infer=_duration(steps.infer),
+                compute_output=_duration(steps.encode),
             )
             for size, steps in sorted(table.by_size.items())
         ],
     )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=round(duration.seconds * _NS))

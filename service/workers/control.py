@@ -28,9 +28,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """To a worker: report what you counted, under this number."""
+    """To a worker: report what you counted, under this number; with `statistics`, those of ModelStatistics too."""
 
     number: int
+    statistics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,32 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Heeded:
-    """To a worker: all that are up have acted on what it told under this number."""
+    """To a worker: all that are up have acted on what it told under this number, or tried to.
+
+    `problems` holds why it could not be done, by the place of the worker.
+    """
 
     number: int
+    problems: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """To every worker: what is true of the server with all its workers."""
+
+    ready: bool
+    answering: list[str]
+    """What every worker that serves can answer for, in the words of `Catalogue.answering`."""
+    models: list[str]
+    """Models that some worker knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """To a worker: the statistics of all, as it asked for under this number."""
+
+    number: int
+    statistics: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +80,13 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """From a worker: whether its models answer. The first one says that it can take connections."""
+    """From a worker: whether its models answer, and which. The first one says that it can take connections."""
 
     ready: bool
+    answering: list[str]
+    """What it can answer for, in the words of `Catalogue.answering`."""
+    models: list[str]
+    """Models that it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +105,15 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """From a worker: a snapshot of its metrics in plain form, and what Python's collector did by generation."""
+    """From a worker: a snapshot of its metrics in plain form, and what Python's collector did by generation.
+
+    `statistics` is None where they were not asked for.
+    """
 
     number: int
     snapshot: dict[str, Any]
     garbage: list[dict[str, int]]
+    statistics: list[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +127,15 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """From a worker: I have acted on what was told under this number."""
+    """From a worker: I have acted on what was told under this number, or could not, for the reason given."""
+
+    number: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """From a worker: gather the statistics of all, mine included, under this number."""
 
     number: int
 
@@ -113,7 +153,22 @@ class Ended:
 
 
 Message: TypeAlias = (
-    Start | Ask | Told | Heeded | Drain | State | Failed | Over | Report | Tell | Heard | Leaving | Ended
+    Start
+    | Ask
+    | Told
+    | Heeded
+    | Whole
+    | Surveyed
+    | Drain
+    | State
+    | Failed
+    | Over
+    | Report
+    | Tell
+    | Heard
+    | Survey
+    | Leaving
+    | Ended
 )
 
 _KINDS: Final[dict[str, type[Message]]] = {kind.__name__: kind for kind in Message.__args__}

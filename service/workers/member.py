@@ -61,7 +61,8 @@ class Member:
         self.up = asyncio.Event()
         self.leaving = asyncio.Event()
         self.over = asyncio.Event()
-        self.ready = False
+        self.state = State(ready=False, answering=[], models=[])
+        """What it said last of its models."""
         self.told_to_end = False
         self.finished: bool | None = None
         """Whether it drained in time; None before it said so."""
@@ -97,7 +98,7 @@ class Member:
             self._note(message)
             self._hear(self, message)
         self._silent = True
-        self.ready = False
+        self.state = State(ready=False, answering=[], models=[])
         self.leaving.set()
         for answer in self._answers.values():
             answer.cancel()
@@ -123,20 +124,20 @@ class Member:
         """End it at once."""
         self._process.kill()
 
-    async def ask(self) -> None:
+    async def ask(self, *, statistics: bool = False) -> None:
         """Have it report what it counted, and return when it did, is gone, or takes too long."""
         if self._silent:
             return
         self._asked += 1
         number = self._asked
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self.send(Ask(number))
+        self.send(Ask(number, statistics))
         await asyncio.wait([answer], timeout=_ANSWER_SECONDS)
         self._answers.pop(number, None)
 
     def _note(self, message: Message) -> None:
         if isinstance(message, State):
-            self.ready = message.ready
+            self.state = message
             if not self.up.is_set():
                 self.up_since = monotonic()
                 self.up.set()

@@ -5,7 +5,7 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -17,8 +17,24 @@ from service.address import split_host_port
 from service.config import Settings
 from service.http_endpoint import HttpEndpoint
 from service.listen import Acceptor, name_of, open_socket
+from service.logs import SWITCHES
+from service.open_inference import tables
 from service.snapshot import from_plain
-from service.workers.control import Heard, Heeded, Leaving, Message, Over, Report, Start, Tell, Told
+from service.workers import control
+from service.workers.control import (
+    Heard,
+    Heeded,
+    Leaving,
+    Message,
+    Over,
+    Report,
+    Start,
+    Survey,
+    Surveyed,
+    Tell,
+    Told,
+    Whole,
+)
 from service.workers.dispatch import Dispatcher
 from service.workers.member import COMMAND, Member, spawn
 from service.workers.merge import Ledger, merge
@@ -35,6 +51,8 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 
 _REPORT_SECONDS: Final = 0.5
 """Between two reports of a worker: what it counted in the last such time is lost when it is killed."""
+_STATISTICS_EVERY: Final = 10
+"""Reports of which one has the statistics with it, which are larger."""
 _LINGER_SECONDS: Final = 15.0
 """Beyond `drain_seconds`, until a worker that does not end is killed: cutting calls off takes time too."""
 _BACKLOG: Final = 4096
@@ -77,12 +95,21 @@ def all_ready(states: Sequence[bool]) -> bool:
     return bool(states) and all(states)
 
 
+def whole(states: Sequence[control.State]) -> Whole:
+    """What is true of a server, by what those of its workers say that serve."""
+    answering = set.intersection(*(set(state.answering) for state in states)) if states else set()
+    models = {model for state in states for model in state.models}
+    return Whole(all_ready([state.ready for state in states]), sorted(answering), sorted(models))
+
+
 @dataclass(frozen=True, slots=True)
 class _Tidings:
     """Something that was told: the workers that have not acted on it yet, and what to do when all have."""
 
     awaited: set[int]
-    heeded: Callable[[], None]
+    heeded: Callable[[dict[str, str]], None]
+    """Is given what kept workers from it, by their places."""
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 # Doing ----------------------------------------------------------------------------------------------------------------
@@ -108,6 +135,8 @@ class Supervisor:
         self._dispatcher: Dispatcher[int] = Dispatcher(self._loop, settings.max_connections)
         self._acceptor: Acceptor | None = None
         self._ledger = Ledger()
+        self._tables = tables.TablesLedger()
+        self._whole: Whole | None = None
         self._members: dict[int, Member] = {}
         self._holders: dict[int, Member] = {}
         """Who has each place now."""
@@ -125,7 +154,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether calls are accepted, and every model answers."""
-        return self._serving and all_ready([member.ready for member in list(self._members.values()) if member.serves])
+        return self._serving and whole(self._states()).ready
 
     def start(self) -> None:
         """Start the workers, open the port, and say that the server is ready.
@@ -163,7 +192,7 @@ class Supervisor:
 
     def broadcast(self, topic: str, content: Any) -> None:  # noqa: ANN401 - whatever JSON knows
         """Tell all workers something, those that come later too: they hear the last of each topic. Any thread may."""
-        self._loop.call_soon_threadsafe(self._tell, topic, content, lambda: None)
+        self._loop.call_soon_threadsafe(self._tell, topic, content, lambda _problems: None)
 
     def _run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -231,9 +260,11 @@ class Supervisor:
         await passing
         self._dispatcher.remove(member.number)
         self._ledger.leave(member.number)
+        self._tables.leave(member.number)
         for number in list(self._tidings):
             self._heard(number, member)
         del self._members[member.number]
+        self._tell_whole()
 
     async def _pass_while_up(self, member: Member) -> None:
         await _either(member.up, member.leaving)
@@ -267,16 +298,44 @@ class Supervisor:
             self._dispatcher.over(member.number, message.connections)
         elif isinstance(message, Report):
             self._ledger.report(member.number, from_plain(message.snapshot))
-        elif isinstance(message, Tell):
+            if message.statistics is not None:
+                self._tables.report(member.number, tables.from_plain(message.statistics))
+        elif isinstance(message, control.State):
+            self._tell_whole(member)
+        else:
+            self._hear_of_others(member, message)
+
+    def _hear_of_others(self, member: Member, message: Message) -> None:
+        """Hear what a worker says about all of them."""
+        if isinstance(message, Tell):
             number = message.number
-            self._tell(message.topic, message.content, lambda: member.send(Heeded(number)))
+            self._tell(message.topic, message.content, lambda problems: member.send(Heeded(number, problems)))
         elif isinstance(message, Heard):
-            self._heard(message.number, member)
+            self._heard(message.number, member, message.problem)
+        elif isinstance(message, Survey):
+            self._spawn_task(self._survey(member, message.number))
         elif isinstance(message, Leaving):
             log.info("worker leaves: it was asked to", worker=member.slot)
             member.drain()
+            self._tell_whole()
 
-    def _tell(self, topic: str, content: Any, heeded: Callable[[], None]) -> None:  # noqa: ANN401 - whatever JSON knows
+    def _states(self) -> list[control.State]:
+        return [member.state for member in list(self._members.values()) if member.serves]
+
+    def _tell_whole(self, told_anyway: Member | None = None) -> None:
+        """Let all workers know what is true of them together, where that is news; to one of them it may be."""
+        now = whole(self._states())
+        for member in self._members.values():
+            if now != self._whole or member is told_anyway:
+                member.send(now)
+        self._whole = now
+
+    async def _survey(self, member: Member, number: int) -> None:
+        await self._ask_all(statistics=True)
+        member.send(Surveyed(number, tables.to_plain(self._tables.total())))
+
+    def _tell(self, topic: str, content: Any, heeded: Callable[[dict[str, str]], None]) -> None:  # noqa: ANN401 - as above
+        SWITCHES.follow(topic, content)  # this process logs too
         self._told[topic] = content
         number = next(self._numbers)
         awaited = {member.number for member in self._members.values() if member.serves}
@@ -284,15 +343,17 @@ class Supervisor:
         for member in self._members.values():
             member.send(Told(number, topic, content))
 
-    def _heard(self, number: int, member: Member) -> None:
-        """Learn that a worker acted on what was told, or is gone; when all did, whoever told it learns that."""
+    def _heard(self, number: int, member: Member, problem: str = "") -> None:
+        """Learn that a worker acted on what was told, or could not, or is gone; then whoever told it learns that."""
         tidings = self._tidings.get(number)
         if tidings is None:
             return
+        if problem:
+            tidings.problems[str(member.slot)] = problem
         tidings.awaited.discard(member.number)
         if not tidings.awaited:
             del self._tidings[number]
-            tidings.heeded()
+            tidings.heeded(tidings.problems)
 
     # On the loop: what Prometheus asks --------------------------------------------------------------------------------
 
@@ -319,14 +380,16 @@ class Supervisor:
         joined = merge((self._ledger.total(), refused_by_parent(self._dispatcher.refused)))
         return State(joined, places, [Process(os.getpid(), PARENT, gc.get_stats()), *processes])
 
-    async def _ask_all(self) -> None:
+    async def _ask_all(self, *, statistics: bool = False) -> None:
         """Have every worker report; those that do not answer soon have reported not long ago."""
         up = [member for member in self._members.values() if member.up.is_set()]
-        await asyncio.gather(*(member.ask() for member in up))
+        await asyncio.gather(*(member.ask(statistics=statistics) for member in up))
 
     async def _ask_regularly(self) -> None:
-        while not self._drained.is_set():
-            await self._ask_all()
+        for turn in count():
+            if self._drained.is_set():
+                return
+            await self._ask_all(statistics=turn % _STATISTICS_EVERY == 0)
             await _either(self._drained, timeout=_REPORT_SECONDS)
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

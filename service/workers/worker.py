@@ -30,7 +30,9 @@ from service.workers.control import (
     Report,
     Start,
     State,
+    Surveyed,
     Told,
+    Whole,
 )
 from service.workers.handoff import Arrivals
 from service.workers.siblings import Siblings
@@ -70,7 +72,7 @@ class Worker:
             return 1
         self._draining.wait()
         finished = server.stop()
-        self._report(0)
+        self._report(0, statistics=True)
         self._channel.send(Ended(finished))
         self._channel.close()
         return 0 if finished else 1
@@ -89,25 +91,30 @@ class Worker:
 
     def _tell_state(self) -> None:
         if self._server is not None:
-            self._channel.send(State(self._server.health.ready))
+            catalogue = self._server.models.catalogue
+            ready = self._server.health.own_ready
+            self._channel.send(State(ready, sorted(catalogue.answering()), sorted(catalogue.models)))
 
     def _listen(self) -> None:
         """Do what the parent says, until it is gone."""
         while (message := self._channel.receive()) is not None:
             if isinstance(message, Ask):
-                self._report(message.number)
+                self._report(message.number, statistics=message.statistics)
             elif isinstance(message, Told):
                 self.siblings.hear(message)
-            elif isinstance(message, Heeded):
-                self.siblings.heeded(message.number)
+            elif isinstance(message, Heeded | Surveyed):
+                self.siblings.answered(message)
+            elif isinstance(message, Whole) and self._server is not None:
+                self._server.health.learn(message.ready, message.answering, message.models)
             elif isinstance(message, Drain):
                 self._draining.set()
         os._exit(_ORPHANED)
 
-    def _report(self, number: int) -> None:
+    def _report(self, number: int, *, statistics: bool) -> None:
         if self._server is not None:
             snapshot = to_plain(self._server.metrics.snapshot())
-            self._channel.send(Report(number, snapshot, gc.get_stats()))
+            told = self._server.statistics.plain() if statistics else None
+            self._channel.send(Report(number, snapshot, gc.get_stats(), told))
 
     def _leave_when_terminated(self) -> None:
         """Ask the parent for a drain when somebody ends this worker alone. Ctrl-C reaches the parent as well."""

@@ -65,6 +65,11 @@ class ConverterServiceStub:
                 request_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.SerializeToString,
                 response_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.FromString,
                 _registered_method=True)
+        self.SetLabel = channel.unary_unary(
+                '/quicksilver.v1.ConverterService/SetLabel',
+                request_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelRequest.SerializeToString,
+                response_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelResponse.FromString,
+                _registered_method=True)
 
 
 class ConverterServiceServicer:
@@ -116,6 +121,13 @@ class ConverterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLabel(self, request, context):
+        """Lets a label of a model name another version. For admins.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ConverterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +160,11 @@ def add_ConverterServiceServicer_to_server(servicer, server):
                     servicer.StreamObservations,
                     request_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.FromString,
                     response_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.SerializeToString,
+            ),
+            'SetLabel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLabel,
+                    request_deserializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelRequest.FromString,
+                    response_serializer=proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,6 +330,33 @@ class ConverterService:
             '/quicksilver.v1.ConverterService/StreamObservations',
             proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsRequest.SerializeToString,
             proto_dot_quicksilver_dot_v1_dot_converter__pb2.StreamObservationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLabel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quicksilver.v1.ConverterService/SetLabel',
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelRequest.SerializeToString,
+            proto_dot_quicksilver_dot_v1_dot_converter__pb2.SetLabelResponse.FromString,
             options,
             channel_credentials,
             insecure,

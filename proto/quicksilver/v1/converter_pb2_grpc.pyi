@@ -51,6 +51,8 @@ class ConverterServiceStub:
     """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
     be stored ends the stream with its error; those answered before stay stored. For admins.
     """
+    SetLabel: _grpc.UnaryUnaryMultiCallable[_converter_pb2.SetLabelRequest, _converter_pb2.SetLabelResponse]
+    """Lets a label of a model name another version. For admins."""
 
 @_typing.type_check_only
 class ConverterServiceAsyncStub(ConverterServiceStub):
@@ -75,6 +77,8 @@ class ConverterServiceAsyncStub(ConverterServiceStub):
     """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
     be stored ends the stream with its error; those answered before stay stored. For admins.
     """
+    SetLabel: _aio.UnaryUnaryMultiCallable[_converter_pb2.SetLabelRequest, _converter_pb2.SetLabelResponse]  # type: ignore[assignment]
+    """Lets a label of a model name another version. For admins."""
 
 class ConverterServiceServicer(metaclass=_abc_1.ABCMeta):
     """Converts temperatures, and tells which models do it."""
@@ -132,5 +136,13 @@ class ConverterServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same for many: each message is answered once, in order, when its observations are durable. A message that cannot
         be stored ends the stream with its error; those answered before stay stored. For admins.
         """
+
+    @_abc_1.abstractmethod
+    def SetLabel(
+        self,
+        request: _converter_pb2.SetLabelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_converter_pb2.SetLabelResponse, _abc.Awaitable[_converter_pb2.SetLabelResponse]]:
+        """Lets a label of a model name another version. For admins."""
 
 def add_ConverterServiceServicer_to_server(servicer: ConverterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -15,7 +15,8 @@ from proto.repository import Repository
 from service.dataplane import RunTimes
 from service.engine import EngineOptions
 from service.models import Models
-from service.open_inference.statistics import MAX_BATCH_SIZES, Statistics
+from service.open_inference.statistics import Statistics
+from service.open_inference.tables import MAX_BATCH_SIZES
 from tests.service.artefacts import make_artefact, make_plain
 from tests.service.open_inference.calls import TIMEOUT_SECONDS, fahrenheit, request
 

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 
+from service.errors import NotReadyError
 from service.workers.control import (
     Ask,
     Channel,
@@ -22,25 +23,31 @@ from service.workers.control import (
     Report,
     Start,
     State,
+    Survey,
+    Surveyed,
     Tell,
     Told,
+    Whole,
     encode,
     read,
 )
-from service.workers.siblings import Siblings
+from service.workers.siblings import Siblings, SiblingsError
 
 MESSAGES: list[Message] = [
     Start(1, '{"workers": 1}', {"topic": ["content", None]}),
     Ask(7),
     Told(1, "topic", {"a": 1.5}),
-    Heeded(2),
+    Heeded(2, {"1": "no version of it can be loaded"}),
+    Whole(ready=False, answering=["linear", "linear/stable"], models=["linear", "mlp"]),
+    Surveyed(4, [["linear", 1, [[0, 0.5]]]]),
     Drain(),
-    State(ready=True),
+    State(ready=True, answering=["linear/1"], models=["linear"]),
     Failed("no CUDA here: °"),
     Over(3),
-    Report(7, {"numbers": {"x": [[["a"], 1.0]]}}, [{"collections": 1}]),
+    Report(7, {"numbers": {"x": [[["a"], 1.0]]}}, [{"collections": 1}], [["linear", 1, []]]),
     Tell(3, "topic", "content"),
-    Heard(4),
+    Heard(4, "its file cannot be read"),
+    Survey(5),
     Leaving(),
     Ended(finished=False),
 ]
@@ -115,6 +122,8 @@ def test_siblings_hear_what_was_told_before_and_then_the_rest() -> None:
             heard.append((topic, content))
             if topic == "b":
                 raise ValueError("a listener's fault")
+            if content == 10:
+                raise NotReadyError("its file is gone")
 
         siblings.listen(listen)
         siblings.hear(Told(5, "b", 2))
@@ -122,27 +131,48 @@ def test_siblings_hear_what_was_told_before_and_then_the_rest() -> None:
         assert heard == [("a", 1), ("b", 2)]
         for number in range(6, 106):
             siblings.hear(Told(number, "c", number))
-        expected = b"".join(encode(Heard(number)) for number in range(5, 106))
+        problems = {5: "a fault, ValueError; its log tells more", 10: "its file is gone"}
+        expected = b"".join(encode(Heard(number, problems.get(number, ""))) for number in range(5, 106))
         assert ours.recv(len(expected), socket.MSG_WAITALL) == expected
         assert heard[2:] == [("c", number) for number in range(6, 106)]
         channel.close()
 
 
 def test_telling_waits_until_all_have_heeded() -> None:
-    """It returns when the parent says so, and says so itself where that does not come in time."""
+    """It returns what the parent says of each, and says so itself where nothing comes in time."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         channel = Channel(theirs)
         siblings = Siblings(channel)
-        assert not siblings.tell("d", [1], seconds=0)
-        answers: list[bool] = []
+        assert siblings.tell("d", [1], seconds=0) == ["not every worker did it within 0 seconds"]
+        answers: list[list[str]] = []
         telling = threading.Thread(target=lambda: answers.append(siblings.tell("d", [2])))
         telling.start()
         expected = encode(Tell(1, "d", [1])) + encode(Tell(2, "d", [2]))
         assert ours.recv(len(expected), socket.MSG_WAITALL) == expected
-        siblings.heeded(1)
+        siblings.answered(Heeded(1, {}))
         assert not answers
-        siblings.heeded(2)
+        siblings.answered(Heeded(2, {"1": "its disk is full"}))
         telling.join()
-        assert answers == [True]
+        assert answers == [["worker 1: its disk is full"]]
+        channel.close()
+
+
+def test_a_survey_waits_for_its_own_answer() -> None:
+    """It returns what the parent gathered under its number, and raises where that does not come in time."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        channel = Channel(theirs)
+        siblings = Siblings(channel)
+        with pytest.raises(SiblingsError, match="within 0 seconds"):
+            siblings.survey(seconds=0)
+        answers: list[object] = []
+        asking = threading.Thread(target=lambda: answers.append(siblings.survey()))
+        asking.start()
+        expected = encode(Survey(1)) + encode(Survey(2))
+        assert ours.recv(len(expected), socket.MSG_WAITALL) == expected
+        siblings.answered(Surveyed(1, ["late"]))
+        siblings.answered(Surveyed(2, [["linear", 1]]))
+        asking.join()
+        assert answers == [[["linear", 1]]]
         channel.close()
