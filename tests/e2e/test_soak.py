@@ -7,8 +7,7 @@ broken, with one process and with two workers.
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,55 +15,16 @@ import numpy as np
 import pytest
 
 from service.client import Converter
+from tests.e2e.footprint import Footprint, wait_until
 from tests.e2e.lifecycle_traffic import MODEL, PINNED, Clients, Story, tell
 from tests.e2e.processes import Serving
 from tests.e2e.processes import serving as start
 
 SEED = 20_261_122
-SETTLED_SECONDS = 30
 MAX_GROWTH_BYTES = 24 << 20
 """Of all processes together: allocators keep some of what they once had."""
 MAX_POOL_THREADS = 4
 """Of all processes together: pools start a thread when they first need another. One a version would be far more."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What the processes of a server hold."""
-
-    threads: int
-    descriptors: int
-    resident_bytes: int
-
-    @classmethod
-    def of(cls, process: int) -> "Footprint":
-        """Measure a process and all its children."""
-        family = [process, *_children(process)]
-        status = [Path(f"/proc/{each}/status").read_text() for each in family]
-        return cls(
-            threads=sum(_field(text, "Threads") for text in status),
-            descriptors=sum(len(list(Path(f"/proc/{each}/fd").iterdir())) for each in family),
-            resident_bytes=sum(_field(text, "VmRSS") * 1024 for text in status),
-        )
-
-
-def _field(status: str, name: str) -> int:
-    (line,) = [line for line in status.splitlines() if line.startswith(name + ":")]
-    return int(line.split()[1])
-
-
-def _children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
-    return [each for child in children for each in (child, *_children(child))]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that must in the end."""
-    end = time.monotonic() + SETTLED_SECONDS
-    while not holds():
-        assert time.monotonic() < end, "it does not settle"
-        time.sleep(0.1)
 
 
 def versions_of(address: str) -> list[tuple[int, list[str]]]:

@@ -1,0 +1,47 @@
+"""What a server's processes hold: threads, descriptors, memory, read from /proc."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+SETTLED_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the processes of a server hold."""
+
+    threads: int
+    descriptors: int
+    resident_bytes: int
+
+    @classmethod
+    def of(cls, process: int) -> "Footprint":
+        """Measure a process and all its children."""
+        family = [process, *_children(process)]
+        status = [Path(f"/proc/{each}/status").read_text() for each in family]
+        return cls(
+            threads=sum(_field(text, "Threads") for text in status),
+            descriptors=sum(len(list(Path(f"/proc/{each}/fd").iterdir())) for each in family),
+            resident_bytes=sum(_field(text, "VmRSS") * 1024 for text in status),
+        )
+
+
+def _field(status: str, name: str) -> int:
+    (line,) = [line for line in status.splitlines() if line.startswith(name + ":")]
+    return int(line.split()[1])
+
+
+def _children(process: int) -> list[int]:
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return [each for child in children for each in (child, *_children(child))]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that must in the end."""
+    end = time.monotonic() + SETTLED_SECONDS
+    while not holds():
+        assert time.monotonic() < end, "it does not settle"
+        time.sleep(0.1)
