@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import structlog
 from ngh2 import Configuration, Connection, DenialOfServiceError, ErrorCode, NGH2Error, Role, Setting
@@ -27,17 +27,18 @@ from ngh2.events import (
     TrailersReceived,
 )
 
-from service.calls import Method, Request
+from service.calls import BatchedMethod, Method, Request
 from service.closed import Closed
 from service.errors import DrainingError, ServiceError, Shed, UnimplementedError
 from service.http2.ages import Step, Times, next_step, old_or_idle
 from service.http2.budget import Budget
-from service.http2.burst import Burst
+from service.http2.burst import Burst, Tally
 from service.http2.deadlines import Wheel
 from service.http2.headers import Headers, Refusal, RequestHead, list_bytes, read_head, trailers_only
 from service.http2.limits import Http2Limits
 from service.http2.pace import Pace
 from service.http2.streams import Call, Stream, StreamCall, open_stream
+from service.http2.whole import whole_call
 from service.status import code_of
 
 log = structlog.get_logger(__name__)
@@ -78,6 +79,17 @@ class Heads:
                 self._known.clear()
             self._known[headers] = head
         return head
+
+
+class _Known(NamedTuple):
+    """What a header block asks for."""
+
+    headers: Headers
+    head: RequestHead
+    method: Method
+    tally: Tally
+    may_be_whole: bool
+    """Whether a call that begins so may be a `WholeCall`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,10 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._http2 = Connection(Role.SERVER, _configuration(shared.limits))
         self._streams: dict[int, Stream] = {}
+        self._known: _Known | None = None
+        """What the header block of the last call asked for."""
+        self._openings: dict[int, tuple[RequestReceived, _Known]] = {}
+        """Calls that were admitted, and are opened once more of them was read, or nothing more is there to read."""
         self._stopping: set[int] = set()
         """Streams that are answered, or refused, while the peer may still send."""
         self._owed: dict[int, int] = {}
@@ -213,6 +229,8 @@ class Peer(asyncio.Protocol):
         self._pumps.clear()
         self._fresh.clear()
         self._owed.clear()
+        self._budget.calls -= len(self._openings)
+        self._openings.clear()
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -221,40 +239,90 @@ class Peer(asyncio.Protocol):
         control = 0
         for event in self._http2.events():
             if isinstance(event, DataReceived):
-                control += self._read_data(event)
+                control += self._read_data(event, now)
             elif isinstance(event, RequestReceived):
                 self._read_request(event, now)
-            elif isinstance(event, StreamClosed):
-                control += self._stream_closed(event)
             else:
-                control += 1
-                self._read_other(event)
+                self._open_rest(now)
+                if isinstance(event, StreamClosed):
+                    control += self._stream_closed(event)
+                else:
+                    control += 1
+                    self._read_other(event)
+        self._open_rest(now)
         return control
 
     def _read_request(self, event: RequestReceived, now: float) -> None:
+        known = self._known
+        if known is None or event.headers != known.headers:
+            known = self._meet(event)
+            if known is None:
+                return
+        try:
+            self._budget.admit_call()
+        except ServiceError as error:
+            self._refuse_with(event, known.method.path, error)
+            return
+        self._budget.calls += 1
+        if known.may_be_whole and not event.end_stream:
+            self._openings[event.stream_id] = event, known
+        else:
+            self._open(event, known, now)
+
+    def _meet(self, event: RequestReceived) -> "_Known | None":
+        """Read a header block that is not that of the call before; None where the call is refused for it."""
         head = self._shared.heads.read(event.headers)
         if isinstance(head, Refusal):
             self._refuse(event, "", head)
-            return
+            return None
         method = self._shared.methods.get(head.path)
         if method is None:
             shown = head.path[:_PATH_SHOWN].decode("utf-8", "replace")
             self._refuse_with(event, "", UnimplementedError(f"no method {shown}"))
-            return
+            return None
+        may_be_whole = isinstance(method, BatchedMethod) and head.timeout_seconds > 0
+        self._known = _Known(event.headers, head, method, self.burst.tally(method.path), may_be_whole)
+        return self._known
+
+    def _open(self, event: RequestReceived, known: "_Known", now: float) -> None:
         try:
-            self._budget.admit_call()
-            stream = open_stream(self, event.stream_id, method, head, now)
+            stream = open_stream(self, event.stream_id, known.method, known.head, now)
         except ServiceError as error:
-            self._refuse_with(event, method.path, error)
+            self._budget.calls -= 1
+            self._refuse_with(event, known.method.path, error)
             return
-        self._streams[event.stream_id] = stream
-        self._fresh.append(stream)
-        self._budget.calls += 1
-        self.times.idle_since = math.inf
+        self._keep(stream)
         if isinstance(stream, StreamCall):
             stream.start()
         if event.end_stream:
             stream.receive(b"", True)
+
+    def _keep(self, stream: Stream) -> None:
+        self._streams[stream.stream_id] = stream
+        self.times.idle_since = math.inf
+        if stream.due < math.inf:
+            self._fresh.append(stream)
+
+    def _open_rest(self, now: float) -> None:
+        """Open the calls of which nothing but the head is there yet."""
+        while self._openings:
+            self._open(*self._openings.pop(next(iter(self._openings))), now)
+
+    def _open_whole(self, event: DataReceived, now: float) -> bool:
+        """Open a call that its first bytes complete, and have it answered; False where it is another kind of call."""
+        request, known = self._openings.pop(event.stream_id)
+        method = known.method
+        if event.end_stream and isinstance(method, BatchedMethod):
+            try:
+                call = whole_call(self, event.stream_id, known.tally, method, known.head, event.data, now)
+            except ServiceError:  # the other kind of call will be told the same
+                call = None
+            if call is not None:
+                self._keep(call)
+                self.burst.add(call, len(event.data))
+                return True
+        self._open(request, known, now)
+        return False
 
     def _refuse_with(self, event: RequestReceived, path: str, error: ServiceError) -> None:
         if error.shed is not None:
@@ -273,10 +341,12 @@ class Peer(asyncio.Protocol):
         """Note why the connection ends, where nothing else ended it before."""
         self._why = self._why or why
 
-    def _read_data(self, event: DataReceived) -> int:
+    def _read_data(self, event: DataReceived, now: float) -> int:
         stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        stream = self._streams.get(stream_id)
-        may_go_on = True if stream is None else stream.receive(data, ended)
+        may_go_on = True
+        if stream_id not in self._openings or not self._open_whole(event, now):
+            stream = self._streams.get(stream_id)
+            may_go_on = True if stream is None else stream.receive(data, ended)
         if data:
             if may_go_on and not self.held_back:
                 self._http2.acknowledge_received_data(len(data), stream_id)
@@ -342,6 +412,16 @@ class Peer(asyncio.Protocol):
     def held_back(self) -> bool:
         """Whether no window may be opened: too much is in hand."""
         return self._held > self._limits.max_connection_bytes_in_hand or self._budget.pressed or self.clogged
+
+    def begin(self, size: int) -> None:
+        """Count bytes of a request into what is in hand, and into what is being answered; errors as `take`."""
+        self.take(size)
+        self._running += size
+
+    def finish(self, size: int) -> None:
+        """Count them out of both."""
+        self._running -= size
+        self.give(size)
 
     def run(self, request: Request, weight_bytes: int) -> None:
         """Have a request answered; its reply is called on the loop's thread."""

@@ -119,22 +119,6 @@ def check_prefix(flag: int, length: int, max_bytes: int) -> None:
         raise TooLargeError(f"the message has {length} bytes: max_message_bytes is {max_bytes}")
 
 
-def whole_message(data: bytes, max_bytes: int) -> Message | None:
-    """Read a single part that is exactly one message, by far the most common case; None where it is not.
-
-    Raises:
-        TooLargeError, MalformedError: as `Assembler.take`.
-    """
-    if len(data) < PREFIX_BYTES:
-        return None
-    flag, length = _PREFIX.unpack_from(data)
-    if flag or length > max_bytes:
-        check_prefix(flag, length, max_bytes)
-    if length != len(data) - PREFIX_BYTES:
-        return None
-    return Message(bool(flag), data[PREFIX_BYTES:])
-
-
 def inflate(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Undo a compression, up to `max_bytes` and one more.
 

@@ -6,7 +6,7 @@ Nothing here knows HTTP/2's frames. A `Link` carries what a call sends; whoever 
 import threading
 from functools import partial
 from time import monotonic
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -19,9 +19,9 @@ from service.errors import (
     ServiceError,
     Shed,
 )
-from service.http2.burst import Burst
+from service.http2.burst import Burst, Tally
 from service.http2.headers import Headers, RequestHead, response, trailers, trailers_only
-from service.http2.messages import IDENTITY, Assembler, Message, deflate, frame, inflate, whole_message
+from service.http2.messages import IDENTITY, Assembler, Message, deflate, frame, inflate
 from service.query import Answer, Query
 from service.status import Code, code_of
 
@@ -31,6 +31,20 @@ RESPONSE: Final = response()
 TRAILERS: Final = trailers(None)
 _WORST_RATIO: Final = 1032  # deflate cannot shrink more than this
 _COMPRESSION_PAYS_BYTES: Final = 1024
+
+FIELDS: Final = (
+    "_ended",
+    "_held",
+    "_link",
+    "_tally",
+    "armed",
+    "deadline_seconds",
+    "due",
+    "phase",
+    "received_seconds",
+    "stream_id",
+)
+"""Slots that every call has."""
 
 OPEN: Final = 0
 """The call waits for its message, or for its answer."""
@@ -80,6 +94,12 @@ class Link(Protocol):
     def give(self, size: int) -> None:
         """Count them out."""
 
+    def begin(self, size: int) -> None:
+        """Count bytes of a request into what is in hand, and into what is being answered. Raises as `take`."""
+
+    def finish(self, size: int) -> None:
+        """Count them out of both."""
+
     def run(self, request: Request, weight_bytes: int) -> None:
         """Have a request answered; its reply is called on the loop's thread."""
 
@@ -96,22 +116,34 @@ class Link(Protocol):
 class Stream:
     """What all calls have in common. Guarantees: it is told to the observer once, and gives back all it took."""
 
-    __slots__ = ("_deadline", "_ended", "_held", "_link", "_received", "_tally", "armed", "due", "phase", "stream_id")
+    if not TYPE_CHECKING:  # which would have it that nothing can be assigned
+        __slots__ = ()  # the kinds of calls have FIELDS and their own: one of them is a Request as well
 
-    def __init__(self, link: Link, stream_id: int, path: str, received: float, deadline: float) -> None:
+    _link: Link
+    stream_id: int
+    _tally: Tally
+    received_seconds: float
+    deadline_seconds: float
+    phase: int
+    due: float
+    """When the call must be looked at next; infinity for never."""
+    armed: bool
+    """Whether whoever looks knows of it: most calls are over before they need to be looked at."""
+    _ended: bool
+    """Whether the peer sends no more."""
+    _held: int
+
+    def _begin(self, link: Link, stream_id: int, path: str, received: float, deadline: float) -> None:
         self._link = link
         self.stream_id = stream_id
         self._tally = link.burst.tally(path)
         self._tally.started += 1
-        self._received = received
-        self._deadline = deadline
+        self.received_seconds = received
+        self.deadline_seconds = deadline
         self.phase = OPEN
         self.due = deadline
-        """When the call must be looked at next; infinity for never."""
         self.armed = False
-        """Whether whoever looks knows of it: most calls are over before they need to be looked at."""
         self._ended = False
-        """Whether the peer sends no more."""
         self._held = 0
 
     def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
@@ -143,8 +175,8 @@ class Stream:
 
     def look(self, now: float) -> None:
         """Do what is due. `due` may be set anew."""
-        self.due = self._deadline
-        if now < self._deadline:
+        self.due = self.deadline_seconds
+        if now < self.deadline_seconds:
             return
         if self.phase == OPEN:
             self.fail(ExpiredError("the deadline passed before the answer"))
@@ -160,9 +192,9 @@ class Stream:
     def _answered(self, code: Code) -> None:
         self.phase = ANSWERED
         if code is Code.OK:
-            self._tally.answered_seconds.append(monotonic() - self._received)
+            self._tally.answered_seconds.append(monotonic() - self.received_seconds)
         else:
-            self._link.burst.failed(self._tally.path, code, monotonic() - self._received)
+            self._link.burst.failed(self._tally.path, code, monotonic() - self.received_seconds)
         self._link.give(self._held)
         self._held = 0
         self._release()
@@ -180,7 +212,7 @@ class Stream:
 class Call(Stream):
     """A unary call: one message, one answer."""
 
-    __slots__ = ("_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
+    __slots__ = (*FIELDS, "_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
 
     def __init__(
         self,
@@ -190,35 +222,18 @@ class Call(Stream):
         head: RequestHead,
         received: float,
     ) -> None:
-        super().__init__(link, stream_id, method.path, received, received + head.timeout_seconds)
+        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds)
         self._method = method
         self._head = head
         limits = link.burst.limits
         self._max_bytes = limits.max_message_bytes
-        self.due = min(self._deadline, received + limits.receive_seconds)
+        self.due = min(self.deadline_seconds, received + limits.receive_seconds)
         self._assembler: Assembler | None = None
         self._message: Message | None = None
         self._request: Request | None = None
 
-    def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
-        """Take what came; in one piece, as nearly all calls come, with as little ado as may be."""
-        if not ended or self._assembler is not None or self.phase != OPEN:
-            return super().receive(data, ended)
-        self._ended = True
-        try:
-            self._take(len(data))
-            self._message = whole_message(data, self._max_bytes)
-            if self._message is not None:
-                self.run()
-                return True
-            return self._receive(data, taken=True)
-        except ServiceError as error:
-            self.fail(error)
-            return True
-
-    def _receive(self, data: bytes, *, taken: bool = False) -> bool:
-        if not taken:
-            self._take(len(data))
+    def _receive(self, data: bytes) -> bool:
+        self._take(len(data))
         if self._assembler is None:
             self._assembler = Assembler(self._max_bytes)
         self._assemble(self._assembler, data)
@@ -257,7 +272,7 @@ class Call(Stream):
             codec = _Compressed(codec, self._head, self._max_bytes, inflating=message.compressed)
             weight = min(weight * _WORST_RATIO, self._max_bytes)
         self._message = self._assembler = None
-        self._request = Request(codec, body, self._replied, self._received, self._deadline)
+        self._request = Request(codec, body, self._replied, self.received_seconds, self.deadline_seconds)
         self._link.running(len(body))
         self._link.burst.add(self._request, weight)
 
@@ -275,14 +290,14 @@ class Call(Stream):
         link.send_answer(self.stream_id, head, frame(outcome, compressed=compressed), TRAILERS)
         self._request = None
         self.phase = ANSWERED
-        self._tally.answered_seconds.append(link.burst.now - self._received)
+        self._tally.answered_seconds.append(link.burst.now - self.received_seconds)
         link.give(self._held)
         self._held = 0
 
     def _answer(self, method: UnaryMethod, message: Message) -> None:
         """Answer on the spot, with the metadata that the method sets."""
         link, stream_id, encoding = self._link, self.stream_id, self._head.answer_encoding
-        context = Context(self._head.metadata, self._deadline)
+        context = Context(self._head.metadata, self.deadline_seconds)
         body = inflate(message.body, self._head.encoding, self._max_bytes) if message.compressed else message.body
         answer, error = _guarded(partial(method.answer, body, context), method.path)
         try:
@@ -303,10 +318,10 @@ class Call(Stream):
         super().look(now)
         if self.phase == OPEN and not self._ended:
             limit = self._link.burst.limits.receive_seconds
-            if now >= self._received + limit:
+            if now >= self.received_seconds + limit:
                 self.fail(ExpiredError(f"the request did not arrive within {limit} s"))
             else:
-                self.due = min(self._deadline, self._received + limit)
+                self.due = min(self.deadline_seconds, self.received_seconds + limit)
 
     def _release(self) -> None:
         if self._request is not None:
@@ -323,6 +338,7 @@ class StreamCall(Stream):
     """
 
     __slots__ = (
+        *FIELDS,
         "_assembler",
         "_cancelled",
         "_context",
@@ -335,11 +351,11 @@ class StreamCall(Stream):
     )
 
     def __init__(self, link: Link, stream_id: int, method: StreamMethod, head: RequestHead, received: float) -> None:
-        super().__init__(link, stream_id, method.path, received, received + head.timeout_seconds)
+        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds)
         self._method = method
         self._head = head
         self._head_sent = False
-        self._context = Context(head.metadata, self._deadline)
+        self._context = Context(head.metadata, self.deadline_seconds)
         self._assembler = Assembler(link.burst.limits.max_message_bytes)
         self._inlet: Inlet | None = None
         self._messages = 0

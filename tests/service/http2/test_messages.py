@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import MalformedError, ServiceError, TooLargeError
-from service.http2.messages import Assembler, Message, deflate, frame, inflate, whole_message
+from service.http2.messages import Assembler, Message, deflate, frame, inflate
 
 LIMIT = 100_000
 BODIES = st.lists(st.binary(max_size=300) | st.integers(4_000, 20_000).map(bytes), max_size=8)
@@ -69,14 +69,6 @@ def test_single_bytes_weigh_what_they_hold() -> None:
     assert len(assembler._parts) == 1  # noqa: SLF001 - that is the claim
     assembler.feed(b"\0")
     assert assembler.take() == Message(False, bytes(LIMIT))
-
-
-@given(st.binary(max_size=100), st.booleans())
-def test_whole_message(body: bytes, cut: bool) -> None:  # noqa: FBT001 - drawn
-    """One part that is one message is read at a glance; any other is left to the assembler."""
-    framed = frame([body])
-    assert whole_message(framed, LIMIT) == Message(False, body)
-    assert whole_message(framed[:-1] if cut else framed + b"x", LIMIT) is None
 
 
 @given(st.lists(st.binary(max_size=2_000), min_size=1, max_size=5), st.sampled_from(["gzip", "deflate"]))
