@@ -1,0 +1,164 @@
+"""Looks at the store, joins observations to answers, and measures every loaded version against the latest of them."""
+
+import threading
+from collections.abc import Mapping
+from time import monotonic
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from proto.observations import Columns, Joined, ObservationError, ObservationStore
+from service.models import LoadedVersion, Models
+from service.observations.answers import Answers
+from service.observations.figures import LiveQuality, measure
+from service.observations.link import Link
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at the store: others may write to it."""
+RENEW_SECONDS: Final = 30.0
+"""After so long the figures are made anew, even where nothing seems to have changed."""
+
+_RUN_ROWS: Final = 4096
+_OVERLAP: Final = 1000
+"""Numbers that are looked at once more: of two transactions at once, the one with the lower numbers may end later."""
+
+
+class Follower:
+    """Keeps live quality true to the store, on a thread of its own.
+
+    Guarantees: `qualities` are those of the latest observations, as many as the setting says, for every version that
+    was loaded when it last looked; nothing here runs on a thread that answers calls. While the store is away the last
+    figures stay. What a version answered, where that is known, counts as its prediction; elsewhere it is run.
+    """
+
+    def __init__(self, link: Link, models: Models, answers: Answers, latest: int) -> None:
+        self._link = link
+        self._models = models
+        self._answers = answers
+        self._latest = latest
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="live-quality", daemon=True)
+        self._looked_up_to = 0
+        self._measured: tuple[int, list[LoadedVersion]] = (-1, [])
+        self._measured_seconds = 0.0
+        self._away = False
+        self._qualities: Mapping[LoadedVersion, LiveQuality] = MappingProxyType({})
+
+    def quality(self, version: LoadedVersion) -> LiveQuality | None:
+        """How a version does; None where there is no observation, or nobody looked yet."""
+        return self._qualities.get(version)
+
+    @property
+    def qualities(self) -> Mapping[LoadedVersion, LiveQuality]:
+        """How each version does."""
+        return self._qualities
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look soon: there is something new."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Look no more, and return when the last look is over."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.look()
+                if self._away:
+                    log.info("the store of observations is back")
+                self._away = False
+            except ObservationError as error:
+                if not self._away:
+                    log.error("the store of observations cannot be read; live quality stays", reason=str(error))
+                self._away = True
+            except Exception:
+                log.exception("live quality could not be measured")
+            if self._wake.wait(LOOK_SECONDS):
+                self._wake.clear()
+                self._stopping.wait(LOOK_SECONDS / 10)  # so that many reports make few looks
+
+    def look(self) -> None:
+        """Look once.
+
+        Raises:
+            ObservationError: the store cannot be read.
+        """
+        store = self._link.store()
+        mark = store.mark()
+        if mark != self._looked_up_to:
+            self._join(store)
+            self._looked_up_to = mark
+        versions = converters(self._models)
+        if (mark, versions) != self._measured or monotonic() - self._measured_seconds > RENEW_SECONDS:
+            self._qualities = MappingProxyType(self._measure(store.read(latest=self._latest), versions))
+            self._measured, self._measured_seconds = (mark, versions), monotonic()
+
+    def _join(self, store: ObservationStore) -> None:
+        """Note in the store what this process answered for new observations."""
+        if not len(self._answers):
+            return
+        joined = []
+        for observation in store.unjoined(self._looked_up_to - _OVERLAP):
+            assert observation.request_id is not None  # noqa: S101 - those alone are asked for
+            given = self._answers.find(observation.request_id, observation.row or 0, observation.fahrenheit)
+            if given is not None:
+                joined.append(Joined(observation.id, given.model, given.version, given.celsius))
+        store.join(joined)
+
+    def _measure(self, columns: Columns, versions: list[LoadedVersion]) -> dict[LoadedVersion, LiveQuality]:
+        qualities: dict[LoadedVersion, LiveQuality] = {}
+        if not len(columns):
+            return qualities
+        for version in versions:
+            try:
+                qualities[version] = quality_of(version, columns)
+            except Exception as fault:  # whatever ONNX Runtime raises: it concerns this version alone
+                log.warning("no live quality of a version", model=version.name, version=version.version, exc_info=fault)
+        return qualities
+
+
+def converters(models: Models) -> list[LoadedVersion]:
+    """The loaded versions that take a temperature and give one."""
+    loaded = (version for model in models.catalogue.models.values() for version in model.loaded)
+    return [version for version in loaded if version.converts]
+
+
+def quality_of(version: LoadedVersion, columns: Columns) -> LiveQuality:
+    """Measure a version against observations."""
+    rows = columns.fahrenheit.astype(np.float32)
+    predicted = predict(version, rows)
+    pairs = zip(columns.model, columns.version, strict=True)
+    answered = np.array([pair == (version.name, version.version) for pair in pairs])
+    predicted[answered] = columns.predicted_celsius[answered]
+    outside = version.outside(rows.reshape(-1, 1))
+    return measure(
+        predicted - columns.celsius,
+        columns.observed_at_seconds,
+        None if outside is None else ~outside,
+        None if version.interval is None else version.interval.half_width_celsius,
+        None if version.interval is None else version.interval.coverage,
+    )
+
+
+def predict(version: LoadedVersion, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What a version answers for rows `[N]`, in runs that are short enough to keep nobody waiting."""
+    size = _RUN_ROWS if version.rows_independent else 1
+    runs = [
+        version.engine.run([rows[start : start + size].reshape(-1, 1)])[0].reshape(-1)
+        for start in range(0, len(rows), size)
+    ]
+    return np.concatenate(runs).astype(np.float64)
