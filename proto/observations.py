@@ -352,6 +352,18 @@ class ObservationStore:
         observations, joined, oldest, newest = total
         return Stats(observations, joined, oldest, newest, {str(source): int(number) for source, number in sources})
 
+    def unjoined(self, after: int) -> list[Observation]:
+        """Read the observations that name a request and have no answer noted, of those stored after a `mark`.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        waiting = sql.select(*_FIELDS).where(
+            _TABLE.c.number > after, _TABLE.c.request_id.is_not(None), _TABLE.c.model.is_(None)
+        )
+        rows = self._read(lambda connection: connection.execute(waiting).all())
+        return [Observation(*row) for row in rows]
+
     def mark(self) -> int:
         """A number that grows with what is stored: where it is another than before, there is something new.
 

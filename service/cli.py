@@ -40,6 +40,9 @@ _METAVARS: Final = {
     "default_model": "NAME",
     "version_policy": "POLICY",
     "load_models": "NAMES",
+    "observations": "URL",
+    "observations_per_second": "NUMBER",
+    "live_observations": "NUMBER",
 }
 
 
@@ -118,12 +121,13 @@ def _start_server(settings: Settings) -> "Server | None":
     from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
     from service.admin import TokenFileError  # noqa: PLC0415 - as above
     from service.engine import DeviceError  # noqa: PLC0415 - as above
+    from service.observations import StoreSettingError  # noqa: PLC0415 - as above
     from service.server import Server  # noqa: PLC0415 - as above
 
     try:
         server = Server(settings)
         server.start()
-    except (DeviceError, AddressError, TokenFileError) as error:
+    except (DeviceError, AddressError, TokenFileError, StoreSettingError) as error:
         _fail("serve", str(error), 1)
         return None
     return server

@@ -51,6 +51,16 @@ def _http_address(address: str) -> str:
     return address
 
 
+def _store_url(url: str) -> str:
+    from proto.observations import StoreUrlError, parse_url  # noqa: PLC0415 - SQLAlchemy, where there is a store
+
+    try:
+        parse_url(url)
+    except StoreUrlError as error:
+        raise ValueError(str(error)) from error
+    return url
+
+
 def _model_name(name: str) -> str:
     try:
         return check_name(name)
@@ -122,6 +132,20 @@ class Settings(BaseModel):
     )
     admin_token_file: Path | None = Field(
         None, description="file with the token that admin methods want; without it they are open on local addresses"
+    )
+    observations: Annotated[str, AfterValidator(_store_url)] | None = Field(
+        None,
+        description="database that observations of true temperatures are stored in: sqlite:///PATH or "
+        "postgresql://USER@HOST:PORT/DATABASE; without it reports are refused",
+    )
+    observations_per_second: float = Field(
+        10_000, gt=0, description="observations that may be reported a second; more are refused"
+    )
+    live_observations: int = Field(
+        4096, ge=10, le=1 << 20, description="latest observations that live quality is measured on"
+    )
+    kept_answer_bytes: int = Field(
+        16 << 20, ge=0, le=1 << 34, description="bytes of answers that are kept to join observations to"
     )
     device: Device = Field("auto", description="where models run: cpu, cuda (or refuse to start), or auto")
     intra_op_threads: int = Field(1, ge=0, le=1024, description="ONNX Runtime threads that share a run; 0: one a core")

@@ -6,9 +6,10 @@ from typing import Final, Protocol
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.calls import BatchedMethod, Context, Inlet, Method, Outlet, StreamMethod, Submit
-from service.codec import ConvertCodec, ConvertStreamCodec, choice_of, parse, unary
+from service.codec import ConvertCodec, ConvertStreamCodec, Keep, choice_of, parse, unary
 from service.errors import InvalidRequestError
 from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry, VersionState
+from service.observations.figures import Estimate, LiveQuality
 from service.ordered_stream import OrderedStream
 from service.slow import slow_unary
 
@@ -42,13 +43,34 @@ class LabelAdmin:
     guard: Callable[[Context], None]
 
 
-def methods(models: Models, limits: api.Limits, labels: LabelAdmin) -> list[Method]:
+class Observed(Protocol):
+    """What is known of observations, and what shall be known of answers to join them to."""
+
+    @property
+    def keep(self) -> Keep | None:
+        """What learns of answers to requests with an id."""
+
+    def quality(self, version: LoadedVersion) -> LiveQuality | None:
+        """How a version does against observations; None where that is not known."""
+
+
+def methods(models: Models, limits: api.Limits, labels: LabelAdmin, observed: Observed) -> list[Method]:
     """Return the service's methods over the models given. `limits` is what clients are told of this server's bounds."""
+    keep = observed.keep
+
+    def open_stream(outlet: Outlet, submit: Submit) -> Inlet:
+        return OrderedStream(
+            outlet, submit, lambda message: ConvertStreamCodec(parse(api.ConvertStreamRequest, message), keep)
+        )
+
+    def describe(request: api.GetModelRequest) -> api.GetModelResponse:
+        return get_model(models.catalogue, request, observed)
+
     return [
-        BatchedMethod(f"/{SERVICE}/Convert", ConvertCodec()),
-        StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=_open_stream),
+        BatchedMethod(f"/{SERVICE}/Convert", ConvertCodec(keep)),
+        StreamMethod(f"/{SERVICE}/ConvertStream", client_streams=True, server_streams=True, open=open_stream),
         unary(f"/{SERVICE}/ListModels", api.ListModelsRequest, lambda _: list_models(models.catalogue, limits)),
-        unary(f"/{SERVICE}/GetModel", api.GetModelRequest, lambda request: get_model(models.catalogue, request)),
+        unary(f"/{SERVICE}/GetModel", api.GetModelRequest, describe),
         slow_unary(f"/{SERVICE}/SetLabel", api.SetLabelRequest, lambda *asked: set_label(labels, *asked)),
     ]
 
@@ -72,7 +94,7 @@ def describe_version(model: ModelEntry, entry: VersionEntry) -> api.ModelVersion
     return api.ModelVersion(version=entry.version, state=_STATES[entry.state], reason=entry.reason, labels=labels)
 
 
-def get_model(catalogue: Catalogue, request: api.GetModelRequest) -> api.GetModelResponse:
+def get_model(catalogue: Catalogue, request: api.GetModelRequest, observed: Observed) -> api.GetModelResponse:
     """Describe one version in full; of one that could not be loaded, what is known.
 
     Raises:
@@ -82,7 +104,28 @@ def get_model(catalogue: Catalogue, request: api.GetModelRequest) -> api.GetMode
     response = api.GetModelResponse(model=model.name, version=describe_version(model, entry))
     if entry.loaded is not None:
         _describe_loaded(response, entry.loaded)
+        if (quality := observed.quality(entry.loaded)) is not None:
+            response.live_quality.CopyFrom(live_quality(quality))
     return response
+
+
+def live_quality(quality: LiveQuality) -> api.LiveQuality:
+    """Write how a version does against observations."""
+    message = api.LiveQuality(
+        observations=quality.observations,
+        oldest_observed_at_seconds=quality.oldest_observed_at_seconds,
+        newest_observed_at_seconds=quality.newest_observed_at_seconds,
+        mae_celsius=_estimate(quality.mae_celsius),
+        mse_celsius2=_estimate(quality.mse_celsius2),
+        stated_coverage=quality.stated_coverage or 0.0,
+    )
+    if quality.coverage is not None:
+        message.coverage.CopyFrom(_estimate(quality.coverage))
+    return message
+
+
+def _estimate(estimate: Estimate) -> api.Estimate:
+    return api.Estimate(value=estimate.value, lower=estimate.lower, upper=estimate.upper)
 
 
 def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> None:
@@ -126,7 +169,3 @@ def set_label(labels: LabelAdmin, request: api.SetLabelRequest, context: Context
     else:
         labels.control.set_label(request.model, request.label, request.version)
     return api.SetLabelResponse(version=request.version)
-
-
-def _open_stream(outlet: Outlet, submit: Submit) -> Inlet:
-    return OrderedStream(outlet, submit, lambda message: ConvertStreamCodec(parse(api.ConvertStreamRequest, message)))

@@ -4,12 +4,13 @@ ServiceError
 ├── InvalidRequestError      the request makes no sense, or breaks a rule
 ├── TooLargeError            a message, or a header list, is larger than this server takes
 ├── UnknownModelError        no such model, version or label
-├── AlreadyExistsError       the version that was sent exists already
+├── AlreadyExistsError       what was sent exists already, and never changes
 ├── UnauthenticatedError     an admin method was called without its token
 ├── PermissionDeniedError    an admin method was called with a wrong token, or where it is closed
 ├── UnsupportedError         the model cannot do what the request asks of it
 ├── OutsideDomainError       a row lies outside the training domain, and the request said to reject
 ├── NotReadyError            the model is known but cannot answer now
+├── StoreError               the store of observations cannot be reached
 ├── OverloadedError          too much work waits already
 ├── DrainingError            the server is stopping
 ├── ExpiredError             the deadline passed before the answer
@@ -43,6 +44,8 @@ class Shed(Enum):
     """As many streams are open as there are threads for them; of grpcio's front."""
     LONG_CALLS = "long_calls"
     """As many calls that take long are at work as may be."""
+    OBSERVATIONS = "observations"
+    """As many observations were reported lately as may be."""
     SLOW_READER = "slow_reader"
     """The caller takes its answers too slowly."""
     STALLED = "stalled"
@@ -81,7 +84,7 @@ class UnknownModelError(ServiceError):
 
 
 class AlreadyExistsError(ServiceError):
-    """The version that was sent is in the repository already, or once was; versions never change."""
+    """What was sent is there already with other content: a version of a model, or an observation under its id."""
 
 
 class UnauthenticatedError(ServiceError):
@@ -102,6 +105,10 @@ class OutsideDomainError(ServiceError):
 
 class NotReadyError(ServiceError):
     """The model is known but has no version that can answer now; the message says why."""
+
+
+class StoreError(ServiceError):
+    """The store of observations cannot be reached, or failed; none of what was reported is known to be stored."""
 
 
 class OverloadedError(ServiceError):

@@ -8,8 +8,8 @@ methods and loaded versions alone, so that no caller can make series; anything e
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric
@@ -20,6 +20,7 @@ from service.closed import Closed
 from service.device import Device
 from service.errors import Shed
 from service.models import LoadedVersion, Models, VersionState
+from service.observations.figures import LiveQuality
 from service.snapshot import (
     FAMILIES,
     HANDLED,
@@ -67,6 +68,16 @@ class Histogram:
         return Distribution(tuple(self.counts), self.total)
 
 
+class ObservationSource(Protocol):
+    """Knows what became of observations, and how versions do against them."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How many observations came to what."""
+
+    def quality(self, version: LoadedVersion) -> LiveQuality | None:
+        """How a version does; None where that is not known."""
+
+
 class _MethodTable:
     """What happened to the calls of one method."""
 
@@ -91,9 +102,16 @@ class _VersionTable:
 class Metrics(Collector):
     """Is told what happens, and tells Prometheus. Every method may be called by any thread."""
 
-    def __init__(self, methods: Iterable[Method], models: Models, device: Device = "auto") -> None:
+    def __init__(
+        self,
+        methods: Iterable[Method],
+        models: Models,
+        device: Device = "auto",
+        observations: ObservationSource | None = None,
+    ) -> None:
         self._models = models
         self._device = device
+        self._observations = observations
         self._lock = threading.Lock()
         self._methods = {method.path: _MethodTable(_method_labels(method)) for method in methods}
         self._other = _MethodTable(OTHER)
@@ -206,6 +224,8 @@ class Metrics(Collector):
                 distributions["quicksilver_queue_seconds"][labels] = table.queue_seconds.distribution()
                 distributions["quicksilver_inference_seconds"][labels] = table.inference_seconds.distribution()
         self._add_models(numbers)
+        if self._observations is not None:
+            self._add_observations(numbers, self._observations)
         return Snapshot(
             {name: series for name, series in numbers.items() if series},
             {name: series for name, series in distributions.items() if series},
@@ -244,6 +264,30 @@ class Metrics(Collector):
         if loaded.golden_deviation_celsius is not None:
             deviation = loaded.golden_deviation_celsius
             numbers["quicksilver_golden_deviation_celsius"][loaded.name, str(loaded.version)] = deviation
+
+    def _add_observations(self, numbers: dict[str, dict[Labels, float]], observations: ObservationSource) -> None:
+        for result, count in observations.counts().items():
+            numbers["quicksilver_observations"][result,] = count
+        for model in self._models.catalogue.models.values():
+            for version in model.loaded:
+                quality = observations.quality(version)
+                for name, value in live_numbers(quality).items() if quality else ():
+                    numbers[name][version.name, str(version.version)] = value
+
+
+def live_numbers(quality: LiveQuality) -> dict[str, float]:
+    """The gauges of one version's live quality; what is not known has none."""
+    mae, coverage = quality.mae_celsius, quality.coverage
+    gauges = {
+        "quicksilver_live_observations": quality.observations,
+        "quicksilver_live_mae_celsius": mae.value,
+        "quicksilver_live_mae_lower_celsius": mae.lower,
+        "quicksilver_live_mae_upper_celsius": mae.upper,
+        "quicksilver_live_mse_celsius2": quality.mse_celsius2.value,
+        "quicksilver_live_coverage_ratio": None if coverage is None else coverage.value,
+        "quicksilver_live_stated_coverage_ratio": quality.stated_coverage,
+    }
+    return {name: value for name, value in gauges.items() if value is not None}
 
 
 def _info_labels(loaded: LoadedVersion) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from service.logs import SWITCHES
 from service.logs import TOPIC as LOG_TOPIC
 from service.metrics import Metrics
 from service.models import Models
+from service.observations import Observations
 from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
 from service.open_inference import tables
@@ -70,8 +71,12 @@ class Server:
         control = RepositoryControl(self.models, repository, options, settings.model_control, settings.drain_seconds)
         if siblings is not None:
             _join(siblings, control, self.statistics)
+        self._observations = Observations(settings, self.models)
         served = [
-            *converter_api.methods(self.models, limits, converter_api.LabelAdmin(control, self._gate.check)),
+            *converter_api.methods(
+                self.models, limits, converter_api.LabelAdmin(control, self._gate.check), self._observations
+            ),
+            *self._observations.methods(converter_api.SERVICE, self._gate.check),
             *open_inference.methods(
                 self.models,
                 self.statistics,
@@ -87,7 +92,7 @@ class Server:
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
-        self.metrics = Metrics(served, self.models, settings.device)
+        self.metrics = Metrics(served, self.models, settings.device, self._observations)
         registry = CollectorRegistry() if registry is None else registry
         self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
@@ -111,12 +116,14 @@ class Server:
             DeviceError: the device that was asked for cannot be had.
             AddressError: an address cannot be listened on.
             TokenFileError: the file of the admin token cannot be used.
+            StoreSettingError: there can be no store of observations where the setting says.
         """
         self._gate.check_file()
         check_device(self._settings.device)  # no model may be there yet to find out with
         if self._http is not None:
             self.http_address = self._http.start()
         self.models.load()
+        self._observations.start()
         self.address = self._front.start()
         self.health.accept()
         if self._settings.model_control != "none":
@@ -143,6 +150,7 @@ class Server:
         finished = self._front.stop(self._settings.drain_seconds)
         if not finished:
             log.warning("calls were cut off: they took longer than drain_seconds")
+        self._observations.stop()
         if self._http is not None:
             self._http.stop()
         log.info("stopped")

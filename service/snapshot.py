@@ -110,6 +110,21 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     ),
     "quicksilver_version_failed": Gauge("1 for a version that could not be loaded.", VERSION_LABELS, "most"),
     "quicksilver_load_failures": Counter("Attempts to load a version that failed.", ("model",)),
+    "quicksilver_observations": Counter("Observations reported, by what became of them.", ("result",)),
+    # Every worker measures against the same store, so that theirs differ by no more than when they looked.
+    "quicksilver_live_observations": Gauge(
+        "Latest observations that a version is measured on.", VERSION_LABELS, "most"
+    ),
+    "quicksilver_live_mae_celsius": Gauge("Mean absolute error against observations.", VERSION_LABELS, "most"),
+    "quicksilver_live_mae_lower_celsius": Gauge("Its lower 95 % bound.", VERSION_LABELS, "most"),
+    "quicksilver_live_mae_upper_celsius": Gauge("Its upper 95 % bound.", VERSION_LABELS, "most"),
+    "quicksilver_live_mse_celsius2": Gauge("Mean squared error against observations.", VERSION_LABELS, "most"),
+    "quicksilver_live_coverage_ratio": Gauge(
+        "Share of observations within the prediction interval.", VERSION_LABELS, "most"
+    ),
+    "quicksilver_live_stated_coverage_ratio": Gauge(
+        "The share that the version states for its interval.", VERSION_LABELS, "most"
+    ),
     "quicksilver_last_load_timestamp_seconds": Gauge("When a version was last loaded.", ("model",), "most"),
 }
 """Every family of ours, in the order in which they are written."""

@@ -43,6 +43,7 @@ CODES: Final[dict[type[errors.ServiceError], Code]] = {
     errors.UnsupportedError: Code.FAILED_PRECONDITION,
     errors.OutsideDomainError: Code.OUT_OF_RANGE,
     errors.NotReadyError: Code.UNAVAILABLE,
+    errors.StoreError: Code.UNAVAILABLE,
     errors.OverloadedError: Code.RESOURCE_EXHAUSTED,
     errors.DrainingError: Code.UNAVAILABLE,
     errors.ExpiredError: Code.DEADLINE_EXCEEDED,

@@ -6,7 +6,6 @@ version against the latest observations (`figures`). So live quality is a functi
 worker, in every server on one store, and after a restart.
 """
 
-
 from service.observations.link import StoreSettingError
 from service.observations.observations import Observations
 

@@ -52,7 +52,7 @@ class Answers:
     """
 
     def __init__(self, max_bytes: int, clock: Callable[[], float] = monotonic) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -87,7 +87,7 @@ class Answers:
             self._drop(query.request_id)
             self._entries[query.request_id] = entry
             self._bytes += _size(query.request_id, entry)
-            if self._bytes > self._max_bytes:
+            if self._bytes > self.max_bytes:
                 self._make_room()
 
     def find(self, request_id: str, row: int, fahrenheit: float) -> Given | None:
@@ -111,7 +111,7 @@ class Answers:
                 self._drop(request_id)
         elif now - oldest.kept_seconds > 2 * SOUGHT_SECONDS:
             self._mask >>= 1
-        while self._bytes > self._max_bytes:
+        while self._bytes > self.max_bytes:
             self._drop(next(iter(self._entries)))
 
     def _drop(self, request_id: str) -> None:

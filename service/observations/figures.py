@@ -106,10 +106,10 @@ def t_quantile(freedom: int) -> float:
         _polynomial((3, 19, 17, -15), 384),
         _polynomial((79, 776, 1482, -1920, -945), 92160),
     ]
-    return _Z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    return _Z + math.fsum(term / freedom**power for power, term in enumerate(terms, 1))
 
 
 def _polynomial(coefficients: Sequence[int], divisor: int) -> float:
     """A polynomial in the normal quantile of odd powers, the highest first and 1 last."""
     highest = 2 * len(coefficients) - 1
-    return sum(factor * _Z ** (highest - 2 * place) for place, factor in enumerate(coefficients)) / divisor
+    return math.fsum(factor * _Z ** (highest - 2 * place) for place, factor in enumerate(coefficients)) / divisor

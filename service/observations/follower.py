@@ -1,10 +1,9 @@
 """Looks at the store, joins observations to answers, and measures every loaded version against the latest of them."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
-from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 import structlog
@@ -23,6 +22,9 @@ LOOK_SECONDS: Final = 1.0
 RENEW_SECONDS: Final = 30.0
 """After so long the figures are made anew, even where nothing seems to have changed."""
 
+Identity: TypeAlias = tuple[str, int, str]
+"""Name, number and hash of a version."""
+
 _RUN_ROWS: Final = 4096
 _OVERLAP: Final = 1000
 """Numbers that are looked at once more: of two transactions at once, the one with the lower numbers may end later."""
@@ -31,9 +33,10 @@ _OVERLAP: Final = 1000
 class Follower:
     """Keeps live quality true to the store, on a thread of its own.
 
-    Guarantees: `qualities` are those of the latest observations, as many as the setting says, for every version that
-    was loaded when it last looked; nothing here runs on a thread that answers calls. While the store is away the last
-    figures stay. What a version answered, where that is known, counts as its prediction; elsewhere it is run.
+    Guarantees: a quality is that of the latest observations, as many as the setting says, and there is one for every
+    converter that was loaded when it last looked; nothing here runs on a thread that answers calls, and nothing keeps a
+    retired version in memory. While the store is away the last figures stay. What a version answered, where that is
+    known, counts as its prediction; elsewhere it is run.
     """
 
     def __init__(self, link: Link, models: Models, answers: Answers, latest: int) -> None:
@@ -45,19 +48,14 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="live-quality", daemon=True)
         self._looked_up_to = 0
-        self._measured: tuple[int, list[LoadedVersion]] = (-1, [])
+        self._measured: tuple[int, list[Identity]] = (-1, [])
         self._measured_seconds = 0.0
         self._away = False
-        self._qualities: Mapping[LoadedVersion, LiveQuality] = MappingProxyType({})
+        self._qualities: Mapping[Identity, LiveQuality] = {}
 
     def quality(self, version: LoadedVersion) -> LiveQuality | None:
         """How a version does; None where there is no observation, or nobody looked yet."""
-        return self._qualities.get(version)
-
-    @property
-    def qualities(self) -> Mapping[LoadedVersion, LiveQuality]:
-        """How each version does."""
-        return self._qualities
+        return self._qualities.get(identity(version))
 
     def start(self) -> None:
         """Begin to look."""
@@ -103,9 +101,10 @@ class Follower:
             self._join(store)
             self._looked_up_to = mark
         versions = converters(self._models)
-        if (mark, versions) != self._measured or monotonic() - self._measured_seconds > RENEW_SECONDS:
-            self._qualities = MappingProxyType(self._measure(store.read(latest=self._latest), versions))
-            self._measured, self._measured_seconds = (mark, versions), monotonic()
+        subject = mark, [identity(version) for version in versions]
+        if subject != self._measured or monotonic() - self._measured_seconds > RENEW_SECONDS:
+            self._qualities = measure_all(versions, store.read(latest=self._latest))
+            self._measured, self._measured_seconds = subject, monotonic()
 
     def _join(self, store: ObservationStore) -> None:
         """Note in the store what this process answered for new observations."""
@@ -119,22 +118,27 @@ class Follower:
                 joined.append(Joined(observation.id, given.model, given.version, given.celsius))
         store.join(joined)
 
-    def _measure(self, columns: Columns, versions: list[LoadedVersion]) -> dict[LoadedVersion, LiveQuality]:
-        qualities: dict[LoadedVersion, LiveQuality] = {}
-        if not len(columns):
-            return qualities
-        for version in versions:
-            try:
-                qualities[version] = quality_of(version, columns)
-            except Exception as fault:  # whatever ONNX Runtime raises: it concerns this version alone
-                log.warning("no live quality of a version", model=version.name, version=version.version, exc_info=fault)
-        return qualities
+
+def identity(version: LoadedVersion) -> Identity:
+    """What tells one version from every other, and from itself with another content."""
+    return version.name, version.version, version.sha256
 
 
 def converters(models: Models) -> list[LoadedVersion]:
     """The loaded versions that take a temperature and give one."""
     loaded = (version for model in models.catalogue.models.values() for version in model.loaded)
     return [version for version in loaded if version.converts]
+
+
+def measure_all(versions: Sequence[LoadedVersion], columns: Columns) -> dict[Identity, LiveQuality]:
+    """Measure versions against observations; of none there is nothing to say."""
+    qualities: dict[Identity, LiveQuality] = {}
+    for version in versions if len(columns) else ():
+        try:
+            qualities[identity(version)] = quality_of(version, columns)
+        except Exception as fault:  # whatever ONNX Runtime raises, it concerns this version alone
+            log.warning("no live quality of a version", model=version.name, version=version.version, exc_info=fault)
+    return qualities
 
 
 def quality_of(version: LoadedVersion, columns: Columns) -> LiveQuality:

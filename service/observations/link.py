@@ -1,4 +1,4 @@
-"""The way to the store: opened when it is first needed, so that a database that is away keeps no server from starting."""
+"""The way to the store. It is opened when it is first needed: a database that is away keeps no server from starting."""
 
 import threading
 

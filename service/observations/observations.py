@@ -11,7 +11,7 @@ from service.observations.answers import Answers
 from service.observations.figures import LiveQuality
 from service.observations.follower import Follower
 from service.observations.link import Link
-from service.observations.recorder import Recorder, Report, Result
+from service.observations.recorder import Recorder, Report
 from service.observations.reports import Guard, methods
 
 
@@ -21,9 +21,7 @@ class Observations:
     def __init__(self, settings: Settings, models: Models) -> None:
         self._answers = Answers(settings.kept_answer_bytes)
         self._link = Link(settings.observations) if settings.observations else None
-        self._follower = (
-            Follower(self._link, models, self._answers, settings.live_observations) if self._link else None
-        )
+        self._follower = Follower(self._link, models, self._answers, settings.live_observations) if self._link else None
         self._recorder = (
             Recorder(self._link, settings.observations_per_second, self._follower.wake)
             if self._link and self._follower
@@ -33,7 +31,7 @@ class Observations:
     @property
     def keep(self) -> Keep | None:
         """What learns of answers to requests with an id."""
-        return self._answers.keep if self._recorder else None
+        return self._answers.keep if self._recorder and self._answers.max_bytes else None
 
     def methods(self, service: str, guard: Guard) -> list[Method]:
         """The methods of a service that take reports."""
@@ -43,11 +41,7 @@ class Observations:
         """How a version does against the latest observations; None where that is not known."""
         return self._follower.quality(version) if self._follower else None
 
-    def qualities(self) -> Mapping[LoadedVersion, LiveQuality]:
-        """How each version does."""
-        return self._follower.qualities if self._follower else {}
-
-    def counts(self) -> Mapping[Result, int]:
+    def counts(self) -> Mapping[str, int]:
         """How many observations came to what."""
         return self._recorder.counts if self._recorder else {}
 

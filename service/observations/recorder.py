@@ -6,10 +6,9 @@ share the wait, without a timer.
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import structlog
 
@@ -30,6 +29,7 @@ from service.errors import (
     InvalidRequestError,
     OverloadedError,
     ServiceError,
+    Shed,
     StoreError,
 )
 from service.observations.link import Link
@@ -44,7 +44,8 @@ _COMMIT_BYTES: Final = 2 << 20
 """Of reports that share a commit, unless a single one has more."""
 
 Outcome: TypeAlias = Added | ServiceError
-Result = Literal["accepted", "duplicate", "refused", "unavailable"]
+RESULTS: Final = ("accepted", "duplicate", "refused", "unavailable")
+"""What an observation can come to: refused for what it is or for the rate, unavailable for the store's sake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,22 @@ class Allowance:
         self._left = per_second
         self._refilled = clock()
 
-    def take(self, observations: int) -> float:
-        """Take observations, and return 0; or take none, and return the seconds after which to come again."""
+    def take(self, observations: int) -> None:
+        """Take observations from what is left.
+
+        Raises:
+            OverloadedError: nothing is left; the message says when to come again.
+        """
         now = self._clock()
         self._left = min(self._per_second, self._left + (now - self._refilled) * self._per_second)
         self._refilled = now
         if self._left <= 0:
-            return (1 - self._left) / self._per_second
+            seconds = (1 - self._left) / self._per_second
+            raise OverloadedError(
+                f"more than {self._per_second:g} observations a second: come again in {seconds:.3g} s",
+                Shed.OBSERVATIONS,
+            )
         self._left -= observations
-        return 0.0
 
 
 class Recorder:
@@ -97,18 +105,17 @@ class Recorder:
     ) -> None:
         self._link = link
         self._allowance = Allowance(per_second)
-        self._per_second = per_second
         self._stored = stored
         self._clock = clock
         self._arrived = threading.Condition()
         self._waiting: list[Report] = []
         self._waiting_bytes = 0
         self._stopping = False
-        self._counts: Counter[Result] = Counter()
+        self._counts = dict.fromkeys(RESULTS, 0)
         self._thread = threading.Thread(target=self._work, name="observations", daemon=True)
 
     @property
-    def counts(self) -> Mapping[Result, int]:
+    def counts(self) -> Mapping[str, int]:
         """How many observations came to what."""
         return self._counts
 
@@ -127,7 +134,9 @@ class Recorder:
             if self._stopping:
                 raise DrainingError("the server is stopping")
             if self._waiting and self._waiting_bytes + len(report.body) > MAX_WAITING_BYTES:
-                raise OverloadedError(f"{self._waiting_bytes} bytes of observations wait to be stored already")
+                raise OverloadedError(
+                    f"{self._waiting_bytes} bytes of observations wait to be stored already", Shed.BYTES
+                )
             self._waiting.append(report)
             self._waiting_bytes += len(report.body)
             self._arrived.notify()
@@ -178,10 +187,7 @@ class Recorder:
             message = parse(api.ReportObservationsRequest, body)
             observations = len(message.observations)
             found = observations_of(message, self._clock())
-            if seconds := self._allowance.take(observations):
-                raise OverloadedError(
-                    f"more than {self._per_second:g} observations a second: come again in {seconds:.3g} s"
-                )
+            self._allowance.take(observations)
         except ServiceError as error:
             self._counts["refused"] += observations
             return error

@@ -76,6 +76,8 @@ def share(settings: Settings, slot: int) -> Settings:
             "workers": 1,
             "max_waiting_calls": part(settings.max_waiting_calls),
             "max_waiting_bytes": part(settings.max_waiting_bytes),
+            "observations_per_second": settings.observations_per_second / settings.workers,
+            "kept_answer_bytes": part(settings.kept_answer_bytes),
         }
     )
 
