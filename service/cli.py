@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-_UNITS: Final = {"bytes", "calls", "connections", "rows", "seconds", "threads", "versions", "workers"}
+_UNITS: Final = {"bytes", "calls", "connections", "observations", "rows", "seconds", "threads", "versions", "workers"}
 _METAVARS: Final = {
     "repository": "DIR",
     "listen": "ADDRESS",
@@ -41,8 +41,6 @@ _METAVARS: Final = {
     "version_policy": "POLICY",
     "load_models": "NAMES",
     "observations": "URL",
-    "observations_per_second": "NUMBER",
-    "live_observations": "NUMBER",
 }
 
 
@@ -83,7 +81,7 @@ def _metavar(name: str, annotation: Any) -> str:  # noqa: ANN401 - a type of any
     if all(isinstance(kind, str) for kind in kinds):
         return "|".join(kinds)
     units = [word for word in name.split("_") if word in _UNITS]
-    if units:
+    if units and name not in _METAVARS:
         return units[0].upper()
     return _METAVARS.get(name) or ("FILE" if Path in kinds else "TEXT")
 
