@@ -87,14 +87,22 @@ class Context:
 
 
 class Outlet(Protocol):
-    """The sending side of a stream. Its methods may be called on any thread; after `close` they do nothing."""
+    """The sending side of a stream. Used by any thread, by one at a time; after `close` it does nothing."""
 
     @property
     def context(self) -> Context:
         """The call's metadata and deadline. Initial metadata goes out with the first message."""
 
+    @property
+    def full(self) -> bool:
+        """Whether as much waits for the caller to take it as should.
+
+        A handler with more to send then stops, and is told by `Inlet.resume` when there is room. One that goes on loses
+        its call in the end, with RESOURCE_EXHAUSTED.
+        """
+
     def send(self, message: bytes | Body) -> None:
-        """Send one message."""
+        """Send one message, whether there is room or not."""
 
     def close(self, error: ServiceError | None = None) -> None:
         """End the call, successfully or with an error."""
@@ -115,6 +123,10 @@ class Inlet(Protocol):
 
     def half_close(self) -> None:
         """Learn that the client sends no more."""
+
+    def resume(self) -> None:
+        """Learn that the outlet, which said that it is full, has room again. It may be told without need."""
+        return
 
     def cancel(self) -> None:
         """Learn that the call is over: cancelled, expired, or disconnected."""

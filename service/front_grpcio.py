@@ -37,7 +37,13 @@ log = structlog.get_logger(__name__)
 _STATUS: Final = {status.value[0]: status for status in grpc.StatusCode}
 
 _MAX_UNSENT: Final = 64
-"""Messages of one stream that may wait to be sent before no further one is read from its client."""
+"""Messages of one stream that may wait to be sent before its handler is full, and no further one is read."""
+
+_MAX_UNSENT_BYTES: Final = 2 << 20
+"""Bytes of them, likewise."""
+
+_SWAMPED_FACTOR: Final = 16
+"""A handler that sends so many times more than may wait loses its call."""
 
 
 class CallObserver(Protocol):
@@ -247,6 +253,8 @@ class _Stream:
         self.context = _context(context)
         self._changed = threading.Condition()
         self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._told_full = False
         self._closed = False
         self._error: ServiceError | None = None
         self._turn = threading.Lock()  # the handler is told one thing at a time
@@ -254,12 +262,30 @@ class _Stream:
 
     # The outlet, as the handler sees it -------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        """Whether as much waits for the caller to take it as should."""
+        with self._changed:
+            self._told_full = self._is_full()
+            return self._told_full
+
+    def _is_full(self) -> bool:
+        waits = len(self._unsent) >= _MAX_UNSENT or self._unsent_bytes >= _MAX_UNSENT_BYTES
+        return waits and not self._closed
+
     def send(self, message: bytes | Body) -> None:
         """Let a message wait to be sent."""
         with self._changed:
-            if not self._closed:
-                self._unsent.append(message if isinstance(message, bytes) else b"".join(message))
-                self._changed.notify_all()
+            if self._closed:
+                return
+            if self._unsent_bytes >= _SWAMPED_FACTOR * _MAX_UNSENT_BYTES:
+                self._unsent.clear()
+                self._refuse(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
+                return
+            body = message if isinstance(message, bytes) else b"".join(message)
+            self._unsent.append(body)
+            self._unsent_bytes += len(body)
+            self._changed.notify_all()
 
     def close(self, error: ServiceError | None = None) -> None:
         """End the call once everything is sent."""
@@ -292,7 +318,35 @@ class _Stream:
             while not self._unsent and not self._closed:
                 self._changed.wait()
             self._changed.notify_all()
-            return self._unsent.popleft() if self._unsent else None
+            message = self._unsent.popleft() if self._unsent else None
+            self._unsent_bytes -= len(message or b"")
+            has_room_again = self._told_full and not self._is_full()
+            self._told_full = self._told_full and not has_room_again
+        if has_room_again:
+            self._resume()
+        return message
+
+    def _resume(self) -> None:
+        """Tell the handler that there is room, on the thread that made it."""
+        with self._turn:
+            if self._closed:
+                return
+            try:
+                self._inlet.resume()
+            except ServiceError as error:
+                self._refuse(error)
+            except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
+                self._fail(fault)
+
+    def _refuse(self, error: ServiceError) -> None:
+        if error.shed is not None:
+            self._observer.shed(error.shed)
+        self.close(error)
+
+    def _fail(self, fault: Exception) -> None:
+        internal = InternalError()
+        log.error("stream failed", error_id=internal.id, exc_info=fault)
+        self.close(internal)
 
     def _read(self, messages: Iterable[bytes]) -> None:
         try:
@@ -306,18 +360,14 @@ class _Stream:
                 if not self._closed:
                     self._inlet.half_close()
         except ServiceError as error:
-            if error.shed is not None:
-                self._observer.shed(error.shed)
-            self.close(error)
-        except Exception as fault:  # grpcio, too, raises a bare one: where the call is over
+            self._refuse(error)
+        except Exception as fault:  # noqa: BLE001 - grpcio, too, raises a bare one: where the call is over
             if not self._closed and self._grpc_context.is_active():
-                internal = InternalError()
-                log.error("stream failed", error_id=internal.id, exc_info=fault)
-                self.close(internal)
+                self._fail(fault)
 
     def _wait_until_idle(self) -> None:
         with self._changed:
-            while not self._closed and (self._inlet.busy or len(self._unsent) >= _MAX_UNSENT):
+            while not self._closed and (self._inlet.busy or self._is_full()):
                 self._changed.wait()
 
     def _over(self) -> None:

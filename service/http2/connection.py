@@ -54,6 +54,8 @@ _ORDINARY_CLOSES: Final = frozenset((ErrorCode.NO_ERROR, ErrorCode.CANCEL, Error
 _PROVOKED_RESET_COST: Final = 10
 """Control frames that a stream counts for which we had to reset since its peer broke the rules."""
 _SWAMPED_FACTOR: Final = 4
+_STREAM_PART: Final = 4
+"""One stream may fill this part of what may wait for its peer before its handler is asked to pause."""
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _FRAME_HEADER: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # GOAWAY on stream 0, eight bytes follow
 
@@ -145,6 +147,8 @@ class Peer(asyncio.Protocol):
         """Bytes received on a stream for which no window was opened again."""
         self._waiting: deque[Call] = deque()
         self._pumps: dict[StreamCall, None] = {}
+        self._pausing: dict[StreamCall, None] = {}
+        """Streams whose handlers wait for room."""
         self._fresh: list[Stream] = []
         self._answers = 0
         self._held = 0
@@ -227,6 +231,7 @@ class Peer(asyncio.Protocol):
             self._close_stream(stream)
         self._waiting.clear()
         self._pumps.clear()
+        self._pausing.clear()
         self._fresh.clear()
         self._owed.clear()
         self._budget.calls -= len(self._openings)
@@ -514,6 +519,16 @@ class Peer(asyncio.Protocol):
         self._pumps[stream] = None
         self.burst.touch(self)
 
+    def is_full(self, stream_id: int) -> bool:
+        """Whether a stream should be sent no more for the time being: too much waits for the peer."""
+        return self.clogged or self._http2.queued_body_size(stream_id) > self._limits.max_unsent_bytes // _STREAM_PART
+
+    def resume_later(self, stream: StreamCall) -> None:
+        """Have `resume` called once the stream is not full, in another turn of the loop."""
+        self._pausing[stream] = None
+        self._shared.waiters.add(self)
+        self.burst.touch(self)
+
     def _queue(self, action: Callable[[Connection], None]) -> None:
         if self._transport is None or self.times.closing < math.inf:
             return
@@ -539,6 +554,14 @@ class Peer(asyncio.Protocol):
             return
         self._arm()
         self._count_unsent()
+        if self._pausing:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let handlers go on that have room again; not in this turn, since one that pours would never let it end."""
+        for stream in [stream for stream in self._pausing if not self.is_full(stream.stream_id)]:
+            del self._pausing[stream]
+            self.burst.loop.call_soon(stream.resume)
 
     def _write(self) -> None:
         out = self._http2.data_to_send()
@@ -611,7 +634,7 @@ class Peer(asyncio.Protocol):
                     continue
             if not self.held_back:
                 self._http2.acknowledge_received_data(self._owed.pop(stream_id), stream_id)
-        if not self._waiting and not self._owed:
+        if not self._waiting and not self._owed and not self._pausing:
             self._shared.waiters.discard(self)
 
     # As time passes ---------------------------------------------------------------------------------------------------

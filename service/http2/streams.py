@@ -4,6 +4,7 @@ Nothing here knows HTTP/2's frames. A `Link` carries what a call sends; whoever 
 """
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
@@ -31,6 +32,8 @@ RESPONSE: Final = response()
 TRAILERS: Final = trailers(None)
 _WORST_RATIO: Final = 1032  # deflate cannot shrink more than this
 _COMPRESSION_PAYS_BYTES: Final = 1024
+_MAX_ON_THE_WAY_BYTES: Final = 1 << 20
+"""Between a handler's thread and the loop; beyond, the handler pauses as it does for a slow caller."""
 
 FIELDS: Final = (
     "_ended",
@@ -111,6 +114,12 @@ class Link(Protocol):
 
     def pump_later(self, stream: "StreamCall") -> None:
         """Have `pump` called before the next flush."""
+
+    def is_full(self, stream_id: int) -> bool:
+        """Whether a stream should be sent no more for the time being."""
+
+    def resume_later(self, stream: "StreamCall") -> None:
+        """Have `resume` called once the stream is not full, in another turn of the loop."""
 
 
 class Stream:
@@ -339,10 +348,14 @@ class StreamCall(Stream):
 
     __slots__ = (
         *FIELDS,
+        "_arrived_bytes",
+        "_asked",
         "_assembler",
         "_cancelled",
         "_context",
+        "_full",
         "_half_closed",
+        "_handed_bytes",
         "_head",
         "_head_sent",
         "_inlet",
@@ -361,6 +374,13 @@ class StreamCall(Stream):
         self._messages = 0
         self._half_closed = False
         self._cancelled = False
+        self._full = False
+        self._asked = False
+        """Whether another thread was told that the outlet is full, or is just finding out."""
+        self._handed_bytes = 0
+        """Bytes that another thread sent; written by it alone."""
+        self._arrived_bytes = 0
+        """Those of them that came to the loop; written there alone."""
 
     @property
     def context(self) -> Context:
@@ -381,9 +401,25 @@ class StreamCall(Stream):
 
     # The outlet, on any thread ----------------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        """Whether as much waits for the caller to take it as should."""
+        if threading.get_ident() == self._link.burst.thread_id:
+            return self._find_full()
+        self._asked = True  # before it is found out, so that whatever ends it on the loop meanwhile is told
+        on_the_way = self._handed_bytes - self._arrived_bytes
+        self._asked = self.phase == OPEN and (self._full or on_the_way > _MAX_ON_THE_WAY_BYTES)
+        return self._asked
+
     def send(self, message: bytes | Body) -> None:
         """Send one message."""
-        self._on_loop(partial(self._send, [message] if isinstance(message, bytes) else message))
+        body = [message] if isinstance(message, bytes) else message
+        if threading.get_ident() == self._link.burst.thread_id:
+            self._send(body)
+            return
+        size = sum(map(len, body))
+        self._handed_bytes += size
+        self._on_loop(partial(self._send_from_afar, body, size))
 
     def close(self, error: ServiceError | None = None) -> None:
         """End the call."""
@@ -395,6 +431,24 @@ class StreamCall(Stream):
             action()
         elif not burst.loop.is_closed():
             burst.loop.call_soon_threadsafe(action)
+
+    def _send_from_afar(self, body: Body, size: int) -> None:
+        self._arrived_bytes += size
+        self._send(body)
+        if not self._find_full() and self._asked:
+            self._link.resume_later(self)
+
+    def _find_full(self) -> bool:
+        self._full = self.phase == OPEN and self._link.is_full(self.stream_id)
+        if self._full:
+            self._link.resume_later(self)
+        return self._full
+
+    def resume(self) -> None:
+        """Tell the handler that there is room again."""
+        self._full = self._asked = False
+        if self.phase == OPEN and self._inlet is not None:
+            self._tell(self._inlet.resume)
 
     def _send(self, body: Body) -> None:
         if self.phase != OPEN:
@@ -453,10 +507,12 @@ class StreamCall(Stream):
 
     def pump(self) -> None:
         """Tell the handler what it can take."""
-        if self.phase != OPEN or self._inlet is None:
-            return
+        if self.phase == OPEN and self._inlet is not None:
+            self._tell(partial(self._pump, self._inlet))
+
+    def _tell(self, what: Callable[[], None]) -> None:
         try:
-            self._pump(self._inlet)
+            what()
         except ServiceError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone

@@ -7,6 +7,7 @@ Derive a class from `InteropSuite` and give it a fixture `address`, where `metho
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -50,6 +51,9 @@ def methods() -> list[Method]:
         UnaryMethod(SERVICE + "/UnaryCall", unary_call),
         StreamMethod(SERVICE + "/StreamingInputCall", client_streams=True, server_streams=False, open=StreamingInput),
         StreamMethod(SERVICE + "/StreamingOutputCall", client_streams=False, server_streams=True, open=FullDuplex),
+        StreamMethod(SERVICE + "/Pour", client_streams=False, server_streams=True, open=Pouring),
+        StreamMethod(SERVICE + "/PourFromThread", client_streams=False, server_streams=True, open=PouringFromThread),
+        StreamMethod(SERVICE + "/PourOver", client_streams=False, server_streams=True, open=PouringOver),
         StreamMethod(SERVICE + "/FullDuplexCall", client_streams=True, server_streams=True, open=FullDuplex),
     ]
 
@@ -117,6 +121,87 @@ class FullDuplex(Inlet):
 
     def cancel(self) -> None:
         """Nothing is held."""
+
+
+class Pouring(Inlet):
+    """Sends as many messages of a size as it is asked for, pausing while its outlet is full."""
+
+    busy = False
+    last: "Pouring"
+
+    def __init__(self, outlet: Outlet, _submit: Submit) -> None:
+        self._outlet = outlet
+        self._left = 0
+        self._message = b""
+        self.sent = 0
+        self.pauses = 0
+        self.over = threading.Event()
+        Pouring.last = self
+
+    def receive(self, message: bytes) -> None:
+        """Begin to pour."""
+        fields = read(message)
+        self._left, self._message = fields["count"], write(payload=payload(fields["size"]))
+        self.resume()
+
+    def resume(self) -> None:
+        """Pour until it is full, or done."""
+        while self._left and not self._outlet.full:
+            self._left -= 1
+            self.sent += 1
+            self._outlet.send(self._message)
+        if self._left:
+            self.pauses += 1
+        else:
+            self._outlet.close()
+
+    def half_close(self) -> None:
+        """Go on."""
+
+    def cancel(self) -> None:
+        """Tell the test."""
+        self._left = 0
+        self.over.set()
+
+
+class PouringFromThread(Pouring):
+    """Does the same on a thread of its own, which waits to be told to go on."""
+
+    def __init__(self, outlet: Outlet, submit: Submit) -> None:
+        super().__init__(outlet, submit)
+        self._room = threading.Event()
+
+    def receive(self, message: bytes) -> None:
+        """Begin to pour."""
+        fields = read(message)
+        self._left, self._message = fields["count"], write(payload=payload(fields["size"]))
+        threading.Thread(target=self._pour).start()
+
+    def resume(self) -> None:
+        """Let the thread go on."""
+        self._room.set()
+
+    def cancel(self) -> None:
+        """Let the thread end."""
+        super().cancel()
+        self._room.set()
+
+    def _pour(self) -> None:
+        while self._left:
+            super().resume()
+            if self._left:
+                assert self._room.wait(60)
+                self._room.clear()
+
+
+class PouringOver(Pouring):
+    """Sends all of it at once, whether there is room or not."""
+
+    def resume(self) -> None:
+        """Pour."""
+        for _ in range(self._left):
+            self._outlet.send(self._message)
+        self._outlet.close()
 
 
 # The suite ------------------------------------------------------------------------------------------------------------
@@ -277,6 +362,32 @@ class InteropSuite:
         hold.set()
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
+    @pytest.mark.parametrize("name", ["Pour", "PourFromThread"])
+    def test_handler_that_pours_waits_for_its_caller(self, channel: grpc.Channel, name: str) -> None:
+        """A handler with far more to send than its caller takes pauses, holds a bounded part, and then goes on."""
+        answers = poured(channel, name)(write(count=400, size=100_000), timeout=60)
+        assert len(read(next(answers))["payload"]) == 100_000
+        settled(lambda: Pouring.last.sent)
+        assert 1 <= Pouring.last.sent < 300  # 30 MB: what lies in sockets, in grpcio's client, and with us
+        assert [len(read(answer)["payload"]) for answer in answers] == [100_000] * 399
+        assert Pouring.last.pauses > 0
+        assert Pouring.last.over.wait(10)
+
+    def test_handler_that_paused_learns_that_its_caller_left(self, channel: grpc.Channel) -> None:
+        """A handler that waits for room is told when nobody will take anything any more."""
+        answers = poured(channel, "PourFromThread")(write(count=1_000, size=100_000), timeout=60)
+        next(answers)
+        settled(lambda: Pouring.last.sent)
+        answers.cancel()
+        assert Pouring.last.over.wait(10)
+
+    def test_handler_that_pours_over_loses_its_call(self, channel: grpc.Channel) -> None:
+        """One that does not pause where it should is refused, before it fills the memory."""
+        answers = poured(channel, "PourOver")(write(count=2_000, size=100_000), timeout=60)
+        with pytest.raises(grpc.RpcError) as raised:
+            exhausted(answers)
+        assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
     def test_soak(self, address: str) -> None:
         """Many calls over few channels, one after the other, are all answered."""
         for _ in range(3):
@@ -288,6 +399,27 @@ class InteropSuite:
 def exhaust(call: "grpc.StreamStreamMultiCallable[bytes, bytes]", requests: list[bytes]) -> list[bytes]:
     """Send messages, and take what comes."""
     return list(call(iter(requests), timeout=10))
+
+
+def exhausted(answers: Iterator[bytes]) -> int:
+    """Count what comes, until the end or an error."""
+    return sum(1 for _ in answers)
+
+
+def settled(count: Callable[[], int]) -> int:
+    """Wait until something stays as it is for a while, and return it."""
+    last, seen = -1, 0
+    while seen < 10:
+        time.sleep(0.02)
+        now = count()
+        seen = seen + 1 if now == last else 0
+        last = now
+    return last
+
+
+def poured(channel: grpc.Channel, name: str) -> "grpc.UnaryStreamMultiCallable[bytes, bytes]":
+    """A method whose server pours."""
+    return channel.unary_stream(f"{SERVICE}/{name}")
 
 
 def unary(channel: grpc.Channel, name: str) -> "grpc.UnaryUnaryMultiCallable[bytes, bytes]":

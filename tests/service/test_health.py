@@ -119,6 +119,8 @@ def test_watches_do_not_keep_a_server_from_stopping(server: Server, watch: Any) 
 class _Outlet:
     """Keeps what a handler sends."""
 
+    full = False
+
     def __init__(self) -> None:
         self.context = Context([])
         self.sent: list[int] = []
