@@ -158,7 +158,10 @@ class RepositoryControl:
             log.warning("a run goes on after its model was unloaded", model=name, seconds=self._drain_seconds)
 
     def _load(self, name: str) -> None:
-        entry = self._models.load_model(name)
+        try:
+            entry = self._models.load_model(name)
+        except OSError as error:
+            raise NotReadyError(f"the repository cannot be looked at: {error.strerror}") from error
         if entry is None:
             known = ", ".join(sorted(self._models.catalogue.models)) or "none"
             raise UnknownModelError(f"no model {name!r} in the repository: there are {known}")

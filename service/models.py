@@ -114,10 +114,13 @@ class Models:
         """Load a model, or follow what changed of it; versions that failed are tried again. None where there is none.
 
         What is loaded already, and did not change, stays as it is.
+
+        Raises:
+            OSError: what the repository holds of it cannot be looked at now; what is loaded stays.
         """
         with self._turn:
             disk = scan_model(self._repository, name)
-            if disk is not None and disk.versions:
+            if disk.versions:
                 if self._explicit is not None:
                     self._explicit.add(name)
                 self._follow(name, disk, patient=False)

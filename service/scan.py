@@ -32,20 +32,24 @@ def scan(repository: Repository) -> dict[str, OnDisk | None]:
     Raises:
         OSError: the repository itself cannot be looked at, or is not there.
     """
-    found = {name: scan_model(repository, name) for name in repository.directories()}
+    found = {name: _scanned(repository, name) for name in repository.directories()}
     return {name: disk for name, disk in found.items() if disk is None or disk.versions}
 
 
-def scan_model(repository: Repository, name: str) -> OnDisk | None:
-    """Look at one model, or None where that cannot be done now. One without versions is as good as not there."""
+def _scanned(repository: Repository, name: str) -> OnDisk | None:
     try:
-        return _scan_model(repository, name)
+        return scan_model(repository, name)
     except OSError as error:
         log.error("model cannot be looked at; what is loaded stays", model=name, reason=error.strerror)
         return None
 
 
-def _scan_model(repository: Repository, name: str) -> OnDisk:
+def scan_model(repository: Repository, name: str) -> OnDisk:
+    """Look at one model. One without versions is as good as not there.
+
+    Raises:
+        OSError: it cannot be looked at now.
+    """
     signatures = {number: signature_of(repository.model_path(name, number)) for number in repository.versions(name)}
     versions = {number: signature for number, signature in signatures.items() if signature is not None}
     return _with_config(OnDisk(versions, *_labels(repository, name)), repository, name)
