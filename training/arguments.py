@@ -55,6 +55,18 @@ def add_coverage(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_telemetry(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a job's metrics go."""
+    group = parser.add_argument_group("metrics of the job (losses, duration, verdict)")
+    group.add_argument("--push-to", metavar="URL", help="push them to a Pushgateway, such as http://localhost:9091")
+    group.add_argument(
+        "--metrics-file",
+        type=Path,
+        metavar="FILE.prom",
+        help="leave them in a file for node-exporter's textfile collector",
+    )
+
+
 def whole(least: int) -> Callable[[str], int]:
     """A parser of whole numbers from `least` to what 63 bits hold."""
 

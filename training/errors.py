@@ -6,7 +6,8 @@ TrainingError
 ├── DivergedError    the loss left all bounds
 ├── CoverageError    so few readings cannot support an interval of that coverage
 ├── ExportError      a model file cannot be run, or is not the model that was fitted
-└── PublishError     a file may not go into a repository, or could not be put there
+├── PublishError     a file may not go into a repository, or could not be put there
+└── TelemetryError   what a job tells of itself reached no one
 """
 
 from pathlib import Path
@@ -72,3 +73,7 @@ class ExportError(TrainingError):
 
 class PublishError(TrainingError):
     """A file is not an ONNX model, its metadata is missing or wrong, or the repository or server does not take it."""
+
+
+class TelemetryError(TrainingError):
+    """The place that a job's metrics are to go to is none, or does not take them; the message names it."""

@@ -9,13 +9,16 @@ import dataclasses
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from proto.repository import Repository, check_name
 from training import arguments as shared
+from training import telemetry
 from training.dataset import Dataset
+from training.errors import TelemetryError
 from training.options import ACTIVATIONS, KINDS, OPTIMIZERS, PUBLISHED, Architecture, FitOptions, default_options
 
 MATERIAL_FALL: Final = 0.1
@@ -57,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do nothing where the repository holds a version under that name already",
     )
+    shared.add_telemetry(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.publish is not None:
         check_directory(arguments.publish)
         check_directory(arguments.publish / name)
-    _train(arguments, name)
+    telemetry.check_places(arguments.push_to, arguments.metrics_file)
+    if arguments.metrics_file is not None:
+        check_file_path(arguments.metrics_file)
+    _train_and_tell(arguments, name)
     return 0
 
 
@@ -102,7 +109,46 @@ def _misused(problem: str) -> int:
     return 2
 
 
-def _train(arguments: argparse.Namespace, name: str) -> None:
+def _train_and_tell(arguments: argparse.Namespace, name: str) -> None:
+    """Train, and deliver the job's metrics, also where it failed. A delivery that fails is told, and fails nothing."""
+    began = time.monotonic()
+    lines: list[str] = []
+    try:
+        fitted = _train(arguments, name, lines)
+    except Exception:
+        _tell(arguments, job_metrics(name, None, time.monotonic() - began))
+        raise
+    else:
+        _tell(arguments, job_metrics(name, fitted, time.monotonic() - began))
+    finally:
+        if lines:
+            _say("\n".join(lines))  # last: a reader that has left (`| head`) keeps nothing from being written
+
+
+def job_metrics(name: str, fitted: "Fitted | None", duration_seconds: float) -> telemetry.JobMetrics:
+    """What is told of a job that ends now; None for `fitted` where it failed."""
+    now = time.time()
+    if fitted is None:
+        return telemetry.JobMetrics(name, duration_seconds, now, "failed")
+    return telemetry.JobMetrics(
+        model=name,
+        duration_seconds=duration_seconds,
+        ended_timestamp_seconds=now,
+        training_loss=fitted.training_loss,
+        validation_loss=fitted.validation_loss,
+        epochs=len(fitted.history),
+    )
+
+
+def _tell(arguments: argparse.Namespace, job: telemetry.JobMetrics) -> None:
+    try:
+        telemetry.deliver(job, arguments.push_to, arguments.metrics_file)
+    except TelemetryError as error:
+        print(f"quicksilver train: {error}", file=sys.stderr)  # noqa: T201 - the terminal is who asked
+
+
+def _train(arguments: argparse.Namespace, name: str, lines: list[str]) -> "Fitted":
+    """Fit, export, publish. `lines` gets what there is to say, also where a later step fails."""
     # torch takes seconds to import, so only a real fit pays for it: see the top of the file.
     from training import fit, interval, progress  # noqa: PLC0415 - as above
 
@@ -118,12 +164,10 @@ def _train(arguments: argparse.Namespace, name: str) -> None:
         stated = interval.stated_interval(fitted, arguments.coverage)
     if warning := unfinished(fitted):
         print(f"quicksilver train: {warning}", file=sys.stderr)  # noqa: T201 - the terminal is who asked
-    lines = summary(fitted, stated)
-    try:
-        for line in _deliver(arguments, name, fitted, stated):
-            lines.append(line)  # one by one: where a later step fails, what was done before it is told
-    finally:
-        _say("\n".join(lines))  # not before: a reader that has left (`| head`) keeps nothing from being written
+    lines += summary(fitted, stated)
+    for line in _deliver(arguments, name, fitted, stated):
+        lines.append(line)  # one by one, as steps are done
+    return fitted
 
 
 def _deliver(arguments: argparse.Namespace, name: str, fitted: "Fitted", stated: "Interval") -> Iterator[str]:
