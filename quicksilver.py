@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "ready": Command("service.cli", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),
     "models": Command("service.cli", "list and describe a server's models; label, roll back, remove versions"),
+    "observations": Command("service.cli", "store observations of true temperatures; write them out; count them"),
 }
 
 _DISTRIBUTION: Final = "quicksilver-serving"
@@ -51,7 +52,7 @@ _EXTRAS: Final = {
 
 def usage() -> str:
     """Return the text that `quicksilver --help` prints."""
-    lines = [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: quicksilver COMMAND [options]",

@@ -2,128 +2,59 @@
 
 The service writes them, training reads them. The store is a database behind SQLAlchemy Core: a file of SQLite, or
 PostgreSQL by its URL. What `add` returned for is on disk: it survives a kill of this process, of the database, and,
-as far as the disk keeps what it was told to sync, a loss of power. An observation is known by its id for ever: the same
-one sent again is a duplicate, and another one under the same id is refused.
-
-    ObservationError
-    ├── StoreUrlError             no store can be meant by this URL, or its driver is not installed
-    ├── StoreUnavailableError     the database cannot be reached, or did not do it; nothing is known to be stored
-    ├── StoreSchemaError          the database holds tables of another schema
-    ├── InvalidObservationError   a value that no observation can have
-    └── ConflictError             another observation has this id already
+as far as the disk keeps what it was told to sync, a loss of power.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import numpy as np
 import sqlalchemy as sql
 from numpy.typing import NDArray
 from sqlalchemy import event, exc
 
-from proto.artefact import ABSOLUTE_ZERO_FAHRENHEIT
+from proto.observation import (
+    Added,
+    ConflictError,
+    InvalidObservationError,
+    Joined,
+    Observation,
+    ObservationError,
+    StoreSchemaError,
+    StoreUnavailableError,
+    StoreUrlError,
+    check_observation,
+    sort_out,
+)
 
-ABSOLUTE_ZERO_CELSIUS: Final = -273.15
-MAX_TEXT_CHARACTERS: Final = 120
-"""Of an id, of a source, and bytes of a request id."""
-MAX_AHEAD_SECONDS: Final = 300.0
-"""How far an observation may lie in the future: what clocks differ by."""
+__all__ = [
+    "Added",
+    "Columns",
+    "ConflictError",
+    "InvalidObservationError",
+    "Joined",
+    "Observation",
+    "ObservationError",
+    "ObservationStore",
+    "Stats",
+    "StoreSchemaError",
+    "StoreUnavailableError",
+    "StoreUrlError",
+    "check_observation",
+    "parse_url",
+]
 
 _SCHEMA_VERSION: Final = 1
 _IDS_OF_A_SELECT: Final = 1000
-_MAX_ROW: Final = 2**31 - 1
 _ATTEMPTS: Final = 16
 _BUSY_SECONDS: Final = 15
 _CREATING: Final = 7_164_212
 """Key of PostgreSQL's advisory lock under which the tables are made; any number that is always the same."""
 
 ResultT = TypeVar("ResultT")
-
-
-class ObservationError(Exception):
-    """An observation, or the store of them, is not what it should be; the message says in which way."""
-
-
-class StoreUrlError(ObservationError):
-    """No store can be meant by this URL, or the package that speaks to it is not installed."""
-
-
-class StoreUnavailableError(ObservationError):
-    """The database cannot be reached, or failed. What was being added may or may not be there: add it again."""
-
-
-class StoreSchemaError(ObservationError):
-    """The database holds observations in a schema that this program does not know."""
-
-
-class InvalidObservationError(ObservationError):
-    """A field holds what no observation can have."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
-
-
-class ConflictError(ObservationError):
-    """Another observation has this id already. Of those added together with it, none was stored."""
-
-    def __init__(self, index: int, known: str) -> None:
-        super().__init__(f"another observation has the id {known!r} already")
-        self.index = index
-        """Its place in what was added."""
-        self.id = known
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """A reading, and what the temperature truly was.
-
-    `model`, `version` and `predicted_celsius` are what a server answered for this reading, where that is known.
-    """
-
-    id: str
-    """Chosen by whoever reports; the same observation sent again has the same one."""
-    fahrenheit: float
-    celsius: float
-    """The true temperature."""
-    observed_at_seconds: float
-    """Unix time."""
-    source: str
-    """Who or what observed, such as an instrument's name."""
-    request_id: str | None = None
-    """The request that asked for this reading's conversion, as its caller named it."""
-    row: int | None = None
-    """The reading's place in that request, from 0."""
-    model: str | None = None
-    version: int | None = None
-    predicted_celsius: float | None = None
-
-    def reported(self) -> "Observation":
-        """Without what was joined: what the reporter said, by which two are the same or not."""
-        return replace(self, model=None, version=None, predicted_celsius=None)
-
-
-class Added(NamedTuple):
-    """What became of observations that were added."""
-
-    accepted: int
-    """New ones."""
-    duplicates: int
-    """Those that were there already."""
-
-
-class Joined(NamedTuple):
-    """What a server answered for the reading of an observation."""
-
-    id: str
-    model: str
-    version: int
-    predicted_celsius: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,48 +88,6 @@ class Stats:
     newest_observed_at_seconds: float | None
     sources: Mapping[str, int]
     """Observations by source, those with most first."""
-
-
-def check_observation(observation: Observation, now_seconds: float) -> None:
-    """Refuse what no observation can have. Readings are compared in float32, as `Convert` does.
-
-    Raises:
-        InvalidObservationError: the first field that is wrong, and why.
-    """
-    for field in ("id", "source"):
-        _check_text(field, getattr(observation, field))
-    _check_temperature("fahrenheit", observation.fahrenheit, ABSOLUTE_ZERO_FAHRENHEIT, "°F")
-    _check_temperature("celsius", observation.celsius, ABSOLUTE_ZERO_CELSIUS, "°C")
-    observed_at = observation.observed_at_seconds
-    if not math.isfinite(observed_at) or observed_at < 0:
-        raise InvalidObservationError("observed_at_seconds", f"{observed_at} is no Unix time from 0")
-    if observed_at > now_seconds + MAX_AHEAD_SECONDS:
-        ahead = observed_at - now_seconds
-        raise InvalidObservationError("observed_at_seconds", f"{observed_at:.12g} lies {ahead:.6g} s in the future")
-    if (observation.request_id is None) != (observation.row is None):
-        raise InvalidObservationError("row", "goes together with request_id: one is missing")
-    if observation.request_id is not None and observation.row is not None:
-        _check_text("request_id", observation.request_id)
-        if not 0 <= observation.row <= _MAX_ROW:
-            raise InvalidObservationError("row", f"{observation.row} is no place in a request")
-
-
-def _check_text(field: str, text: str) -> None:
-    if not text:
-        raise InvalidObservationError(field, "is empty")
-    if not text.isprintable() or len(text) > MAX_TEXT_CHARACTERS:
-        raise InvalidObservationError(
-            field, f"is not at most {MAX_TEXT_CHARACTERS} printable characters: {text!r:.200}"
-        )
-
-
-def _check_temperature(field: str, value: float, absolute_zero: float, unit: str) -> None:
-    with np.errstate(over="ignore"):
-        rounded = np.float32(value)
-    if not np.isfinite(rounded):
-        raise InvalidObservationError(field, f"{value:.9g} is not a temperature")
-    if rounded < np.float32(absolute_zero):
-        raise InvalidObservationError(field, f"{value:.9g} is below absolute zero ({absolute_zero} {unit})")
 
 
 _METADATA: Final = sql.MetaData()
@@ -490,31 +379,6 @@ def _with_ids(connection: sql.Connection, ids: Sequence[str]) -> Iterator[Observ
     for start in range(0, len(ids), _IDS_OF_A_SELECT):
         for row in connection.execute(wanted, {"ids": ids[start : start + _IDS_OF_A_SELECT]}):
             yield Observation(*row)
-
-
-def sort_out(
-    groups: Sequence[Sequence[Observation]], known: Mapping[str, Observation]
-) -> tuple[list[Added | ConflictError], list[Observation]]:
-    """Decide what becomes of each group, given what is stored under its ids, and which observations are new."""
-    outcomes: list[Added | ConflictError] = []
-    stored = dict(known)
-    new: list[Observation] = []
-    for group in groups:
-        fresh: dict[str, Observation] = {}
-        conflict: ConflictError | None = None
-        for index, observation in enumerate(group):
-            said = observation.reported()
-            before = stored.get(said.id) or fresh.get(said.id)
-            if before is None:
-                fresh[said.id] = observation
-            elif before.reported() != said:
-                conflict = ConflictError(index, said.id)
-                break
-        if conflict is None:
-            stored |= fresh
-            new += fresh.values()
-        outcomes.append(conflict or Added(len(fresh), len(group) - len(fresh)))
-    return outcomes, new
 
 
 def _between(query: sql.Select[Any], since_seconds: float | None, until_seconds: float | None) -> sql.Select[Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from google.protobuf.message import Message
 
-from service import connection, ready, repository_commands
+from service import connection, observation_commands, ready, repository_commands
 from service.arguments import Parser
 from service.config import (
     FILE_VARIABLE,
@@ -311,4 +311,5 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "ready": ready.run,
     "convert": _convert,
     "models": _models,
+    "observations": observation_commands.run,
 }

@@ -7,6 +7,7 @@ deadline, retry what was not begun (UNAVAILABLE), and raise a ConverterError of 
 import asyncio
 import json
 import math
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, Final, Self, TypeVar
 import grpc
 from numpy.typing import ArrayLike
 
+from proto.observation import Added, Observation
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.client_errors import (
     ConverterError,
@@ -31,12 +33,14 @@ from service.conversion import Choice, Conversion, OnExtrapolation, Options
 from service.exchange import CHUNK_ROWS, PARSERS, Asked, Call, Exchange, Exchanges
 
 __all__ = [
+    "Added",
     "AsyncConverter",
     "Conversion",
     "Converter",
     "ConverterError",
     "DeadlineError",
     "InvalidRequestError",
+    "Observation",
     "OutsideDomainError",
     "ServerBusyError",
     "ServerUnavailableError",
@@ -76,7 +80,8 @@ class Converter:
     """Converts temperatures with a running server. Safe to share between threads; a context manager, or call `close`.
 
     `model`, `version` and `label` are the defaults of calls that name none of them. Each request has `timeout_seconds`
-    to be answered, its retries included; a conversion over the server's limits is several requests.
+    to be answered, its retries included; a conversion over the server's limits is several requests. `admin_token` goes
+    to the methods that want it, as `report` does where the server has one.
     """
 
     def __init__(
@@ -88,8 +93,10 @@ class Converter:
         label: str | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
+        admin_token: str | None = None,
     ) -> None:
         self._exchanges = Exchanges(Choice(model, version, label))
+        self._authorization = authorization(admin_token)
         self._timeout = _grpc_timeout(timeout_seconds)
         self._address = address
         self._channel = (
@@ -110,11 +117,13 @@ class Converter:
         label: str | None = None,
         interval: bool = False,
         on_extrapolation: OnExtrapolation = "flag",
+        request_id: str = "",
     ) -> Conversion:
         """Convert temperatures in °F, a number or any nesting of numbers; the answer's arrays have the same shape.
 
         They travel as float32. Several requests are answered by one version. `on_extrapolation` is "flag", "reject" or
-        "ignore". An error about one temperature names its index in what was given.
+        "ignore". An error about one temperature names its index in what was given. With a `request_id`, observations of
+        these temperatures can be joined to what was answered; there are then no more rows than one request takes.
 
         Raises:
             TypeError: a temperature is not a real number.
@@ -123,8 +132,21 @@ class Converter:
                 InvalidRequestError.
         """
         return self._run(
-            self._exchanges.convert(fahrenheit, Choice(model, version, label), Options(interval, on_extrapolation))
+            self._exchanges.convert(
+                fahrenheit, Choice(model, version, label), Options(interval, on_extrapolation, request_id)
+            )
         )
+
+    def report(self, observations: Iterable[Observation]) -> Added:
+        """Report what true temperatures were observed, and return how many were new when all of them are durable.
+
+        It may be called again with the same ones after any error: those that were stored are duplicates. An error about
+        one of them names its index in what was given; of those before it, a part may be stored.
+
+        Raises:
+            ConverterError: the server did not store them; the subclass says in which way.
+        """
+        return self._run(self._exchanges.report(observations))
 
     def models(self) -> api.ListModelsResponse:
         """List the server's models."""
@@ -167,7 +189,8 @@ class Converter:
         if isinstance(call, Future):
             return call.result()
         try:
-            return self._methods[call.path](call.request, timeout=self._timeout)
+            metadata = self._authorization if call.admin else None
+            return self._methods[call.path](call.request, timeout=self._timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise error_from(error, self._address) from error
 
@@ -184,8 +207,10 @@ class AsyncConverter:
         label: str | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         credentials: grpc.ChannelCredentials | None = None,
+        admin_token: str | None = None,
     ) -> None:
         self._exchanges = Exchanges(Choice(model, version, label))
+        self._authorization = authorization(admin_token)
         self._timeout = _grpc_timeout(timeout_seconds)
         self._address = address
         self._channel = (
@@ -206,11 +231,18 @@ class AsyncConverter:
         label: str | None = None,
         interval: bool = False,
         on_extrapolation: OnExtrapolation = "flag",
+        request_id: str = "",
     ) -> Conversion:
         """Convert temperatures in °F, as `Converter.convert`."""
         return await self._run(
-            self._exchanges.convert(fahrenheit, Choice(model, version, label), Options(interval, on_extrapolation))
+            self._exchanges.convert(
+                fahrenheit, Choice(model, version, label), Options(interval, on_extrapolation, request_id)
+            )
         )
+
+    async def report(self, observations: Iterable[Observation]) -> Added:
+        """Report what true temperatures were observed, as `Converter.report`."""
+        return await self._run(self._exchanges.report(observations))
 
     async def models(self) -> api.ListModelsResponse:
         """List the server's models."""
@@ -255,9 +287,15 @@ class AsyncConverter:
         if isinstance(call, Future):
             return await asyncio.shield(asyncio.wrap_future(call))  # shielded: it is another task's as well
         try:
-            return await self._methods[call.path](call.request, timeout=self._timeout)
+            metadata = self._authorization if call.admin else None
+            return await self._methods[call.path](call.request, timeout=self._timeout, metadata=metadata)
         except grpc.RpcError as error:
             raise error_from(error, self._address) from error
+
+
+def authorization(token: str | None) -> tuple[tuple[str, str], ...] | None:
+    """The metadata that carries an admin token."""
+    return None if token is None else (("authorization", f"Bearer {token}"),)
 
 
 def _grpc_timeout(seconds: float) -> float | None:

@@ -8,6 +8,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from proto.observation import Observation
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.client_errors import ConverterError, InvalidRequestError
 from service.status import Code
@@ -25,6 +26,8 @@ _MAX_VERSION: Final = 2**63 - 1
 
 _ROW: Final = re.compile(r"^(?P<before>fahrenheit\[|row )(?P<row>\d+)")
 """How the server begins what it says of one row: `fahrenheit[3]: …` or `row 3, …`."""
+
+_OBSERVATION: Final = re.compile(r"^observations\[(\d+)\]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,8 @@ class Options:
 
     interval: bool = False
     on_extrapolation: OnExtrapolation = "flag"
+    request_id: str = ""
+    """What observations of the truth can name the request by."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an option that does not exist."""
@@ -120,7 +125,25 @@ def encode_request(choice: Choice, options: Options, rows: NDArray[np.float32]) 
         interval=options.interval, on_extrapolation=_ON_EXTRAPOLATION[options.on_extrapolation]
     )
     choice.fill(request)
-    return b"".join([request.SerializeToString(), *packed_floats(_FAHRENHEIT, rows)])
+    identity = api.ConvertRequest(request_id=options.request_id).SerializeToString()  # last, where servers look for it
+    return b"".join([request.SerializeToString(), *packed_floats(_FAHRENHEIT, rows), identity])
+
+
+def encode_report(observations: Sequence[Observation]) -> bytes:
+    """Serialise a ReportObservationsRequest."""
+    messages = [
+        api.Observation(
+            id=observation.id,
+            fahrenheit=observation.fahrenheit,
+            celsius=observation.celsius,
+            observed_at_seconds=observation.observed_at_seconds,
+            source=observation.source,
+            request_id=observation.request_id or "",
+            row=observation.row or 0,
+        )
+        for observation in observations
+    ]
+    return api.ReportObservationsRequest(observations=messages).SerializeToString()
 
 
 def join_answers(answers: Sequence[api.ConvertResponse], options: Options, shape: tuple[int, ...]) -> Conversion:
@@ -161,6 +184,16 @@ def at_callers_index(error: ConverterError, start: int, shape: tuple[int, ...]) 
         if match["before"] == "row " and len(shape) > 1:
             place = f"[{place}]"
         return match["before"] + place + text[match.end() :]
+
+    violations = {renamed(field): description for field, description in error.violations.items()}
+    return type(error)(error.code, renamed(error.message), violations)
+
+
+def at_callers_observation(error: ConverterError, start: int) -> ConverterError:
+    """Let an error about an observation of one request, which begins at `start`, name the caller's index."""
+
+    def renamed(text: str) -> str:
+        return _OBSERVATION.sub(lambda match: f"observations[{start + int(match[1])}]", text)
 
     violations = {renamed(field): description for field, description in error.violations.items()}
     return type(error)(error.code, renamed(error.message), violations)

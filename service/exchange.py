@@ -7,13 +7,14 @@ or has its error thrown into it. Whoever gives an exchange up closes it. `Conver
 """
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
+from proto.observation import Added, Observation
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.client_errors import ConverterError
 from service.conversion import (
@@ -21,12 +22,16 @@ from service.conversion import (
     Conversion,
     Options,
     at_callers_index,
+    at_callers_observation,
+    encode_report,
     encode_request,
     join_answers,
     temperatures,
 )
 from service.status import Code
 
+REPORT_OBSERVATIONS: Final = 1000
+"""Observations of one request at the most."""
 CHUNK_ROWS: Final = 1 << 16
 """Rows of one request at the most; fewer where the server takes fewer."""
 _OTHER_FIELDS_BYTES: Final = 512
@@ -37,12 +42,14 @@ _LIMIT_CODES: Final = {Code.RESOURCE_EXHAUSTED, Code.INVALID_ARGUMENT}
 
 _CONVERT: Final = "/quicksilver.v1.ConverterService/Convert"
 _LIST_MODELS: Final = "/quicksilver.v1.ConverterService/ListModels"
+_REPORT: Final = "/quicksilver.v1.ConverterService/ReportObservations"
 _GET_MODEL: Final = "/quicksilver.v1.ConverterService/GetModel"
 
 PARSERS: Final[dict[str, Callable[[bytes], Message]]] = {
     _CONVERT: api.ConvertResponse.FromString,
     _LIST_MODELS: api.ListModelsResponse.FromString,
     _GET_MODEL: api.GetModelResponse.FromString,
+    _REPORT: api.ReportObservationsResponse.FromString,
 }
 """How the answer of each method is read."""
 
@@ -52,6 +59,8 @@ class Call(NamedTuple):
 
     path: str
     request: bytes
+    admin: bool = False
+    """Whether the method wants the admin token, where there is one."""
 
 
 Asked: TypeAlias = Future[int | None]
@@ -85,6 +94,8 @@ class Exchanges:
         flat = rows.reshape(-1)
         choice = choice.or_default(self._default)
         limit, asked = yield from self._limit_for(len(flat))
+        if options.request_id and len(flat) > limit:
+            raise ValueError(f"request_id names one request, and this server takes {limit} temperatures in one")
         answers: list[api.ConvertResponse] = []
         start, has_asked_again = 0, False
         while start < len(flat) or not answers:
@@ -102,6 +113,20 @@ class Exchanges:
             start += max(1, len(part))
             choice = Choice(answer.model, answer.version)
         return join_answers(answers, options, rows.shape)
+
+    def report(self, observations: Iterable[Observation]) -> Exchange[Added]:
+        """Report observations in requests of bounded size, one after the other."""
+        reported = list(observations)
+        accepted = duplicates = 0
+        for start in range(0, max(1, len(reported)), REPORT_OBSERVATIONS):
+            request = encode_report(reported[start : start + REPORT_OBSERVATIONS])
+            try:
+                answer: api.ReportObservationsResponse = yield Call(_REPORT, request, admin=True)
+            except ConverterError as error:
+                raise at_callers_observation(error, start) from error
+            accepted += answer.accepted
+            duplicates += answer.duplicates
+        return Added(accepted, duplicates)
 
     def models(self) -> Exchange[api.ListModelsResponse]:
         """List the server's models."""

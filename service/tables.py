@@ -40,7 +40,7 @@ def read_numbers() -> list[float]:
     Raises:
         ReadingError: one is no number, or there are none.
     """
-    with _open(STANDARD_INPUT) as file:
+    with open_text(STANDARD_INPUT) as file:
         return _some(parse_numbers(file, _name(STANDARD_INPUT)), _name(STANDARD_INPUT))
 
 
@@ -51,12 +51,12 @@ def read_csv(path: Path, column: str) -> list[float]:
         ReadingError: the file, the column, or a number is not what it should be, or there are none.
     """
     source = _name(path)
-    with _open(path) as file:
+    with open_text(path) as file:
         return _some(parse_csv(file, column, source), source)
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> Iterator[TextIO]:
     """Open a file or standard input (`-`) as UTF-8, with or without a byte order mark."""
     try:
         if path == STANDARD_INPUT:

@@ -3,17 +3,20 @@
 import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from proto.observations import Columns, Joined, ObservationError, ObservationStore
+from proto.observation import Joined, ObservationError
 from service.models import LoadedVersion, Models
 from service.observations.answers import Answers
 from service.observations.figures import LiveQuality, measure
 from service.observations.link import Link
+
+if TYPE_CHECKING:
+    from proto.observations import Columns, ObservationStore
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +109,7 @@ class Follower:
             self._qualities = measure_all(versions, store.read(latest=self._latest))
             self._measured, self._measured_seconds = subject, monotonic()
 
-    def _join(self, store: ObservationStore) -> None:
+    def _join(self, store: "ObservationStore") -> None:
         """Note in the store what this process answered for new observations."""
         if not len(self._answers):
             return
@@ -130,7 +133,7 @@ def converters(models: Models) -> list[LoadedVersion]:
     return [version for version in loaded if version.converts]
 
 
-def measure_all(versions: Sequence[LoadedVersion], columns: Columns) -> dict[Identity, LiveQuality]:
+def measure_all(versions: Sequence[LoadedVersion], columns: "Columns") -> dict[Identity, LiveQuality]:
     """Measure versions against observations; of none there is nothing to say."""
     qualities: dict[Identity, LiveQuality] = {}
     for version in versions if len(columns) else ():
@@ -141,7 +144,7 @@ def measure_all(versions: Sequence[LoadedVersion], columns: Columns) -> dict[Ide
     return qualities
 
 
-def quality_of(version: LoadedVersion, columns: Columns) -> LiveQuality:
+def quality_of(version: LoadedVersion, columns: "Columns") -> LiveQuality:
     """Measure a version against observations."""
     rows = columns.fahrenheit.astype(np.float32)
     predicted = predict(version, rows)

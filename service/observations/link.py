@@ -1,12 +1,19 @@
 """The way to the store. It is opened when it is first needed: a database that is away keeps no server from starting."""
 
 import threading
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proto.observations import ObservationError, ObservationStore, StoreUnavailableError, parse_url
+from proto.observation import ObservationError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from proto.observations import ObservationStore
 
 log = structlog.get_logger(__name__)
+
+_FILE: Final = "sqlite:"
+"""How the URL of a store begins that is a file: what keeps it from being opened does not pass by itself."""
 
 
 class StoreSettingError(Exception):
@@ -30,18 +37,20 @@ class Link:
         try:
             self.store()
         except StoreUnavailableError as error:
-            if parse_url(self._url).drivername == "sqlite":
+            if self._url.startswith(_FILE):
                 raise StoreSettingError(f"observations: {error}") from error
             log.warning("the store of observations cannot be reached yet", reason=str(error))
         except ObservationError as error:
             raise StoreSettingError(f"observations: {error}") from error
 
-    def store(self) -> ObservationStore:
+    def store(self) -> "ObservationStore":
         """Return the store.
 
         Raises:
             ObservationError: it cannot be opened now.
         """
+        from proto.observations import ObservationStore  # noqa: PLC0415 - SQLAlchemy, where there is a store
+
         with self._lock:
             if self._store is None:
                 self._store = ObservationStore.open(self._url)

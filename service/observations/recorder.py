@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from proto.observations import (
+from proto.observation import (
     Added,
     ConflictError,
     InvalidObservationError,
