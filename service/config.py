@@ -149,6 +149,12 @@ class Settings(BaseModel):
     )
     device: Device = Field("auto", description="where models run: cpu, cuda (or refuse to start), or auto")
     intra_op_threads: int = Field(1, ge=0, le=1024, description="ONNX Runtime threads that share a run; 0: one a core")
+    large_run_threads: int = Field(
+        1,
+        ge=0,
+        le=1024,
+        description="threads of a second session for large runs, used where measured faster; 0: one a core, 1: none",
+    )
     inter_op_threads: int = Field(
         1, ge=0, le=1024, description="ONNX Runtime threads for a graph's branches; 0: its choice"
     )

@@ -1,5 +1,6 @@
 """The methods of `quicksilver.v1.ConverterService`, for any front."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -11,6 +12,7 @@ from service.errors import InvalidRequestError
 from service.models import Catalogue, LoadedVersion, ModelEntry, Models, VersionEntry, VersionState
 from service.observations.figures import Estimate, LiveQuality
 from service.ordered_stream import OrderedStream
+from service.placement import Placement
 from service.slow import slow_unary
 
 SERVICE: Final = "quicksilver.v1.ConverterService"
@@ -133,6 +135,8 @@ def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> N
     response.size_bytes = loaded.size_bytes
     response.device = loaded.engine.device
     response.metadata.update(loaded.engine.metadata)
+    if loaded.placement is not None:
+        response.placement.CopyFrom(describe_placement(loaded.placement))
     artefact = loaded.artefact
     if artefact is None:
         return
@@ -149,6 +153,19 @@ def _describe_loaded(response: api.GetModelResponse, loaded: LoadedVersion) -> N
     response.training.validation_loss = artefact.validation_loss
     response.training.dataset_sha256 = artefact.dataset_sha256
     response.training.dataset_rows = artefact.dataset_rows
+
+
+def describe_placement(placement: Placement) -> api.Placement:
+    """Tell where runs go, and the times that decided it."""
+    return api.Placement(
+        same_bits=placement.same_bits,
+        ranges=[api.PlacementRange(from_rows=rows, place=place) for rows, place in placement.ranges()],
+        measurements=[
+            api.PlacementMeasurement(rows=each.rows, place=place, seconds=seconds if math.isfinite(seconds) else None)
+            for each in placement.measured
+            for place, seconds in zip(placement.places, each.seconds, strict=True)
+        ],
+    )
 
 
 def set_label(labels: LabelAdmin, request: api.SetLabelRequest, context: Context) -> api.SetLabelResponse:

@@ -2,8 +2,8 @@
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,21 @@ class EngineOptions:
     """Threads that run independent branches of a graph; 0 lets ONNX Runtime choose."""
     spinning: bool = False
     """Whether idle threads spin for a moment before they sleep: lower latency, more CPU."""
+    large_run_threads: int = 1
+    """Threads of a second session on the CPU, for the runs that are measured to be faster there; 0: one a core;
+    1: there is none."""
+    max_shared_rows: int = 1 << 14
+    """Rows up to which several calls may share a run."""
+
+    def rivals(self) -> "dict[str, EngineOptions]":
+        """Other ways of running a model that may be the faster ones for large runs, by name, the larger ones last."""
+        found = {}
+        if self.device != "cuda" and self.large_run_threads not in {1, self.intra_op_threads}:
+            threads = self.large_run_threads or "all"
+            found[f"cpu, {threads} threads"] = replace(self, device="cpu", intra_op_threads=self.large_run_threads)
+        if self.device == "auto" and "cuda" in available_devices():
+            found["cuda"] = replace(self, device="cuda")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,18 @@ def check_device(device: Device) -> None:
             f"device {device!r} cannot be had: the installed ONNX Runtime was built for {', '.join(available)}"
             + ("; the extra 'gpu' brings one that was built for cuda" if device == "cuda" else "")
         )
+
+
+class Graph(Protocol):
+    """One model that can be run, by one session or several. `run` may be called from several threads."""
+
+    inputs: "tuple[TensorSpec, ...]"
+    outputs: "tuple[TensorSpec, ...]"
+    metadata: dict[str, str]
+    device: str
+
+    def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run the graph once: see `Engine.run`."""
 
 
 class InputsRefusedError(Exception):

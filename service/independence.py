@@ -13,20 +13,22 @@ import numpy as np
 import structlog
 
 from proto.artefact import Artefact
-from service.engine import Engine, Tensor, TensorSpec
+from service.engine import Graph, Tensor, TensorSpec
 
 log = structlog.get_logger(__name__)
 
 PROBE_ROWS: Final = 5
 COMPANY_ROWS: Final = 67
 """Rows of the largest run: more than a vector register holds, and no multiple of one."""
+MANY_ROWS: Final = 1009
+"""Rows that a model with metadata is tried with: a prime, so that repeated they meet every place of a register."""
 FREE_SIZES: Final = (2, 8, 64, 224)
 """Sizes tried for free dimensions behind the first: a graph that folds an image needs more than two pixels."""
 
 _SEED: Final = 20_261_122
 
 
-def agreed(engine: Engine, artefact: Artefact | None, *, declared: bool, model: str) -> bool:
+def agreed(engine: Graph, artefact: Artefact | None, *, declared: bool, model: str) -> bool:
     """Tell whether calls may share runs: the artefact's metadata or the configuration says so, and a probe agrees.
 
     Where the probe contradicts, the log says so, and the model is served one call a run.
@@ -41,7 +43,24 @@ def agreed(engine: Engine, artefact: Artefact | None, *, declared: bool, model: 
     return reason is None
 
 
-def contradiction(engine: Engine, rows: Tensor | None = None) -> str | None:
+def rows_for(engine: Graph, artefact: Artefact | None) -> list[Tensor] | None:
+    """Rows that a graph takes, one array an input: between its golden ones, or made up; None where none are found."""
+    if artefact is not None:
+        golden = np.array(artefact.golden.inputs, dtype=np.float32)
+        return [np.linspace(golden.min(axis=0), golden.max(axis=0), MANY_ROWS, dtype=np.float32)]
+    if any(spec.dtype is None for spec in engine.inputs):
+        return None
+    for tensors in _candidates(engine.inputs, None):
+        try:
+            engine.run(tensors)
+        except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime raises for numbers that were made up
+            log.debug("rows that were made up cannot be run", reason=str(error))
+        else:
+            return tensors
+    return None
+
+
+def contradiction(engine: Graph, rows: Tensor | None = None) -> str | None:
     """Say what speaks against the independence of a graph's rows; None where nothing does.
 
     `rows` is what to run, for a graph of one input; without it, numbers are made up.
@@ -84,7 +103,7 @@ def _made_up(spec: TensorSpec, free_size: int, random: np.random.Generator) -> T
     return whole.astype(spec.dtype)
 
 
-def _compare(engine: Engine, tensors: list[Tensor]) -> str | None:
+def _compare(engine: Graph, tensors: list[Tensor]) -> str | None:
     """Run rows alone and in company; say where an answer differs. Raises what ONNX Runtime raises."""
     count = len(tensors[0])
     alone = [engine.run([tensor[row : row + 1] for tensor in tensors]) for row in range(count)]

@@ -5,19 +5,25 @@ Nothing here decides what is loaded, or when. What comes out answers right in th
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from proto.artefact import Artefact, ArtefactError, GoldenVectors, Interval, NotAnArtefactError, from_metadata
 from proto.model_config import ModelConfig, read_config
 from proto.repository import Repository
 from service import independence
-from service.engine import Engine, EngineOptions, TensorSpec
+from service.engine import Engine, EngineError, EngineOptions, Graph, TensorSpec
+from service.placement import Placement
+from service.placing import Place, PlacedEngine, can_be_placed, measured
+
+log = structlog.get_logger(__name__)
 
 WARM_BATCHES: Final = (1, 2, 32, 1024)
 """Rows of the runs that warm a session, so that no caller pays for its first allocations."""
@@ -68,7 +74,7 @@ class LoadedVersion:
 
     name: str
     version: int
-    engine: Engine
+    engine: Graph
     artefact: Artefact | None
     """What the file states of itself; None for a plain ONNX file."""
     sha256: str
@@ -79,6 +85,8 @@ class LoadedVersion:
     """Whether an answer depends on its own row alone, so that calls may share a run: as declared, and as probed."""
     golden_deviation_celsius: float | None = None
     """Largest difference of an answer from its golden vector; None where the file has none."""
+    placement: Placement | None = None
+    """Where runs go, by their rows; None where there is one place."""
 
     @cached_property
     def converts(self) -> bool:
@@ -149,16 +157,20 @@ def load_model(
 ) -> LoadedVersion:
     """Make the session of a file, prove that it answers right on this device, and warm it.
 
+    Where there are several places to run it, such as CPU and CUDA, each has a session that is proved and warmed, and
+    runs go where they were measured to be faster.
+
     Raises:
         EngineError: ONNX Runtime cannot load it, or not on the device asked for.
         VerificationError: its metadata is wrong, or a golden vector came out wrong.
     """
-    engine = Engine(file.content, options)
-    artefact = _read_artefact(engine)
-    deviation = None
-    if artefact is not None:
-        deviation = verify(engine, artefact.golden)
-        warm(engine, artefact.golden)
+    rivals = options.rivals()
+    first = Engine(file.content, replace(options, device="cpu") if rivals else options)
+    artefact = _read_artefact(first)
+    deviation = _prove(first, artefact)
+    model = f"{name}/{number}"
+    places = [Place("cpu", first), *_rivals(model, file, artefact, rivals)] if can_be_placed(first) else []
+    engine, placement = _place(model, places, artefact, options.max_shared_rows) if len(places) > 1 else (first, None)
     declared = config.rows_independent
     return LoadedVersion(
         name=name,
@@ -168,9 +180,52 @@ def load_model(
         sha256=file.sha256,
         size_bytes=len(file.content),
         config=config,
-        rows_independent=independence.agreed(engine, artefact, declared=declared, model=f"{name}/{number}"),
+        rows_independent=independence.agreed(engine, artefact, declared=declared, model=model),
         golden_deviation_celsius=deviation,
+        placement=placement,
     )
+
+
+def _prove(engine: Engine, artefact: Artefact | None) -> float | None:
+    """Verify and warm a session where the file says how; return how far its answers were off at most, in °C."""
+    if artefact is None:
+        return None
+    deviation = verify(engine, artefact.golden)
+    warm(engine, artefact.golden)
+    return deviation
+
+
+def _rivals(
+    model: str, file: ModelFile, artefact: Artefact | None, rivals: Mapping[str, EngineOptions]
+) -> Iterator[Place]:
+    """The rivals that can be had and answer right."""
+    for place, options in rivals.items():
+        try:
+            engine = Engine(file.content, options)
+            _prove(engine, artefact)
+        except (EngineError, VerificationError) as error:
+            log.warning("a place is not used", model=model, place=place, reason=str(error))
+        else:
+            yield Place(place, engine)
+
+
+def _place(
+    model: str, places: Sequence[Place], artefact: Artefact | None, max_shared_rows: int
+) -> tuple[Graph, Placement | None]:
+    """Let several sessions be one engine, by what is measured; the first alone where no rows are known to try."""
+    first = places[0].engine
+    rows = independence.rows_for(first, artefact)
+    if rows is None:
+        return first, None
+    placement = measured(places, rows, max_shared_rows)
+    log.info(
+        "placement measured",
+        model=model,
+        from_rows=dict(placement.ranges()),
+        same_bits=placement.same_bits,
+        seconds={each.rows: dict(zip(placement.places, each.seconds, strict=True)) for each in placement.measured},
+    )
+    return PlacedEngine([place.engine for place in places], placement), placement
 
 
 def verify(engine: Engine, golden: GoldenVectors) -> float:

@@ -189,6 +189,8 @@ def _engine_options(settings: Settings) -> EngineOptions:
         intra_op_threads=settings.intra_op_threads,
         inter_op_threads=settings.inter_op_threads,
         spinning=settings.spinning,
+        large_run_threads=settings.large_run_threads,
+        max_shared_rows=settings.max_batch_rows,
     )
 
 

@@ -205,6 +205,9 @@ def _facts(answer: api.GetModelResponse) -> Iterator[tuple[str, str]]:
     yield "labels", ", ".join(answer.version.labels) or "none"
     yield "kind", answer.kind or "not stated"
     yield "device", answer.device or "none"
+    if answer.HasField("placement"):
+        ranges = [f"{step.place} from {step.from_rows} rows" for step in answer.placement.ranges]
+        yield "runs on", "; ".join(ranges)
     yield "file", f"{answer.size_bytes} bytes, sha256 {answer.sha256}" if answer.sha256 else "not loaded"
     for column in answer.domain:
         yield f"domain of {column.name}", f"{column.minimum:g} … {column.maximum:g}"

@@ -549,6 +549,7 @@ class GetModelResponse(_message.Message):
     TRAINING_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     LIVE_QUALITY_FIELD_NUMBER: _builtins.int
+    PLACEMENT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Name of the model."""
     sha256: _builtins.str
@@ -583,6 +584,10 @@ class GetModelResponse(_message.Message):
     def live_quality(self) -> Global___LiveQuality:
         """How it does against the latest observations of true temperatures; absent where there are none."""
 
+    @_builtins.property
+    def placement(self) -> Global___Placement:
+        """Where its runs go, as measured when it was loaded; absent where there is one place for them."""
+
     def __init__(
         self,
         *,
@@ -597,10 +602,11 @@ class GetModelResponse(_message.Message):
         training: Global___TrainingRun | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         live_quality: Global___LiveQuality | None = ...,
+        placement: Global___Placement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "live_quality", b"live_quality", "training", b"training", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "live_quality", b"live_quality", "placement", b"placement", "training", b"training", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "domain", b"domain", "interval", b"interval", "kind", b"kind", "live_quality", b"live_quality", "metadata", b"metadata", "model", b"model", "sha256", b"sha256", "size_bytes", b"size_bytes", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "domain", b"domain", "interval", b"interval", "kind", b"kind", "live_quality", b"live_quality", "metadata", b"metadata", "model", b"model", "placement", b"placement", "sha256", b"sha256", "size_bytes", b"size_bytes", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1008,3 +1014,97 @@ class SetLabelResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetLabelResponse: _TypeAlias = SetLabelResponse  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Where runs of a model go, by their rows, and what was measured to decide it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAME_BITS_FIELD_NUMBER: _builtins.int
+    RANGES_FIELD_NUMBER: _builtins.int
+    MEASUREMENTS_FIELD_NUMBER: _builtins.int
+    same_bits: _builtins.bool
+    """Whether all places are on one device and gave the same bits wherever they were measured. Where not, runs that calls
+    may share all go to one place, so that no answer depends on its company.
+    """
+    @_builtins.property
+    def ranges(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementRange]:
+        """The places, by the rows from which each takes runs, ascending."""
+
+    @_builtins.property
+    def measurements(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacementMeasurement]:
+        """What was measured."""
+
+    def __init__(
+        self,
+        *,
+        same_bits: _builtins.bool = ...,
+        ranges: _abc.Iterable[Global___PlacementRange] | None = ...,
+        measurements: _abc.Iterable[Global___PlacementMeasurement] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["measurements", b"measurements", "ranges", b"ranges", "same_bits", b"same_bits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class PlacementRange(_message.Message):
+    """Rows from which runs go to a place, up to the next range."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_ROWS_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    from_rows: _builtins.int
+    """Rows of a run at the least."""
+    place: _builtins.str
+    """The place: `cpu`, `cuda`, or `cpu, 8 threads`."""
+    def __init__(
+        self,
+        *,
+        from_rows: _builtins.int = ...,
+        place: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_rows", b"from_rows", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacementRange: _TypeAlias = PlacementRange  # noqa: Y015
+
+@_typing.final
+class PlacementMeasurement(_message.Message):
+    """How long a run took at a place."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows of the run."""
+    place: _builtins.str
+    """The place, as in PlacementRange."""
+    seconds: _builtins.float
+    """The least of several times, in seconds; absent where the run failed."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        place: _builtins.str = ...,
+        seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seconds", b"_seconds", "place", b"place", "rows", b"rows", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__seconds: _TypeAlias = _typing.Literal["seconds"]  # noqa: Y015
+    _WhichOneofArgType__seconds: _TypeAlias = _typing.Literal["_seconds", b"_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seconds) -> _WhichOneofReturnType__seconds | None: ...
+
+Global___PlacementMeasurement: _TypeAlias = PlacementMeasurement  # noqa: Y015
