@@ -3,7 +3,9 @@
     {
       "labels": {"canary": 4, "stable": 3},
       "previous": {"stable": [1, 2]},
-      "removed_up_to": 5
+      "removed_up_to": 5,
+      "canary_traffic": {"share": 0.1},
+      "stable_moves": {"promotions": 2, "rollbacks": 0, "last_seconds": 1795361000.0}
     }
 
 A plain object of label → version is read too, as one without a history. All functions are pure.
@@ -15,6 +17,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
+from proto.traffic import CANARY, NO_TRAFFIC, CanaryTraffic
+
 HISTORY_LENGTH: Final = 16
 """Earlier targets of a label that are remembered; older ones are forgotten."""
 
@@ -23,6 +27,26 @@ NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABELS: Final = "labels"
 _PREVIOUS: Final = "previous"
 _REMOVED: Final = "removed_up_to"
+_TRAFFIC: Final = "canary_traffic"
+_MOVES: Final = "stable_moves"
+_PROMOTIONS: Final = "promotions"
+_ROLLBACKS: Final = "rollbacks"
+_LAST: Final = "last_seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class StableMoves:
+    """How often `stable` has moved from one version to another, and when it last did."""
+
+    promotions: int = 0
+    """Moves to a version that it did not come back to."""
+    rollbacks: int = 0
+    """Moves back to the version that it named before."""
+    last_seconds: float = 0.0
+    """When, in Unix time; 0 for never."""
+
+
+NO_MOVES: Final = StableMoves()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +59,9 @@ class Labels:
     """Label → the versions it named before, the latest last."""
     removed_up_to: int = 0
     """The greatest version that was ever removed: no number up to it is published again."""
+    traffic: CanaryTraffic = NO_TRAFFIC
+    """What the version labelled `canary` gets; it goes with the label, and stays when that moves."""
+    moves: StableMoves = NO_MOVES
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -48,12 +75,14 @@ class Labels:
             raise ValueError("not an object")  # noqa: TRY004 - wrong text is a wrong value
         if not isinstance(content.get(_LABELS), dict):
             return cls(_versions(content))
-        if unknown := sorted(content.keys() - {_LABELS, _PREVIOUS, _REMOVED}):
+        if unknown := sorted(content.keys() - {_LABELS, _PREVIOUS, _REMOVED, _TRAFFIC, _MOVES}):
             raise ValueError(f"unknown key {unknown[0]!r}")
         return cls(
             _versions(_object(content, _LABELS)),
             {_label(label): _history(history) for label, history in _object(content, _PREVIOUS).items()},
             _whole(content.get(_REMOVED, 0), least=0),
+            CanaryTraffic.parse(content.get(_TRAFFIC, {})),
+            _moves(_object(content, _MOVES)),
         )
 
     def text(self) -> str:
@@ -63,6 +92,14 @@ class Labels:
             content[_PREVIOUS] = {label: list(history) for label, history in self.previous.items()}
         if self.removed_up_to:
             content[_REMOVED] = self.removed_up_to
+        if self.traffic:
+            content[_TRAFFIC] = self.traffic.plain()
+        if self.moves != NO_MOVES:
+            content[_MOVES] = {
+                _PROMOTIONS: self.moves.promotions,
+                _ROLLBACKS: self.moves.rollbacks,
+                _LAST: self.moves.last_seconds,
+            }
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     def moved(self, label: str, version: int) -> "Labels":
@@ -90,10 +127,19 @@ class Labels:
         return replace(self, current={**self.current, label: version}, previous=previous)
 
     def without(self, label: str) -> "Labels":
-        """Take a label away, with its history."""
+        """Take a label away, with its history; with `canary` goes its traffic."""
         current = {name: version for name, version in self.current.items() if name != label}
         previous = {name: history for name, history in self.previous.items() if name != label}
-        return replace(self, current=current, previous=previous)
+        traffic = NO_TRAFFIC if label == CANARY else self.traffic
+        return replace(self, current=current, previous=previous, traffic=traffic)
+
+    def promoted(self, now_seconds: float) -> "Labels":
+        """Count a move of `stable` to another version."""
+        return replace(self, moves=StableMoves(self.moves.promotions + 1, self.moves.rollbacks, now_seconds))
+
+    def returned(self, now_seconds: float) -> "Labels":
+        """Count a move of `stable` back to the version that it named before."""
+        return replace(self, moves=StableMoves(self.moves.promotions, self.moves.rollbacks + 1, now_seconds))
 
     def removing(self, version: int) -> "Labels":
         """Remember that a version is removed."""
@@ -109,6 +155,16 @@ def _object(content: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 def _versions(content: Mapping[str, Any]) -> dict[str, int]:
     return {_label(label): _whole(version, least=1) for label, version in content.items()}
+
+
+def _moves(content: Mapping[str, Any]) -> StableMoves:
+    if unknown := sorted(content.keys() - {_PROMOTIONS, _ROLLBACKS, _LAST}):
+        raise ValueError(f"unknown key {unknown[0]!r} in {_MOVES!r}")
+    last = content.get(_LAST, 0.0)
+    if isinstance(last, bool) or not isinstance(last, (int, float)) or not 0 <= last < float("inf"):
+        raise ValueError(f"{last!r} is not a time in seconds")
+    promotions, rollbacks = content.get(_PROMOTIONS, 0), content.get(_ROLLBACKS, 0)
+    return StableMoves(_whole(promotions, least=0), _whole(rollbacks, least=0), float(last))
 
 
 def _history(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - JSON is anything until it is checked

@@ -15,13 +15,17 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from proto.labels import NAME_PATTERN, Labels
+from proto.traffic import CANARY, CanaryTraffic
 
 __all__ = [
+    "CANARY",
     "LABELS_FILE",
     "MODEL_FILE",
     "NAME_PATTERN",
@@ -186,7 +190,35 @@ class Repository:
         check_name(label)
         with self._locked(name):
             self._need_version(name, version)
-            self._replace_labels(name, self.label_history(name).moved(label, version))
+            labels = self.label_history(name)
+            moved = labels.moved(label, version)
+            is_promotion = label == STABLE and labels.current.get(STABLE) not in {None, version}
+            self._replace_labels(name, moved.promoted(time.time()) if is_promotion else moved)
+
+    def promote_canary(self, name: str, canary: int, stable: int) -> None:
+        """Let `stable` name the canary, and take the label `canary` away with its traffic: all of it in one step.
+
+        Raises:
+            RepositoryError: the labels no longer name the versions given: somebody else moved one of them.
+        """
+        with self._locked(name):
+            labels = self.label_history(name)
+            if (labels.current.get(CANARY), labels.current.get(STABLE)) != (canary, stable):
+                raise RepositoryError(f"the labels of {name!r} were moved meanwhile: {_assigned(labels.current)}")
+            self._need_version(name, canary)
+            self._replace_labels(name, labels.moved(STABLE, canary).without(CANARY).promoted(time.time()))
+
+    def set_canary_traffic(self, name: str, traffic: CanaryTraffic) -> None:
+        """Say what the version labelled `canary` gets of the requests that name no version.
+
+        Raises:
+            UnknownModelError: it shall get something, and there is no such label, or no `stable` to share with.
+        """
+        with self._locked(name):
+            labels = self.label_history(name)
+            if missing := [label for label in (CANARY, STABLE) if traffic and label not in labels.current]:
+                raise UnknownModelError(f"no label {missing[0]!r} on {name!r}: there are {_list(labels.current)}")
+            self._replace_labels(name, replace(labels, traffic=traffic))
 
     def earlier(self, name: str, label: str) -> int:
         """Find the version that a label named before, of those still there.
@@ -213,20 +245,24 @@ class Repository:
             version = self.earlier(name, label)
             if expected not in {None, version}:
                 raise RepositoryError(f"{label!r} of {name!r} was moved meanwhile: before it named {version}")
-            self._replace_labels(name, self.label_history(name).rolled_back(label, version))
+            labels = self.label_history(name).rolled_back(label, version)
+            self._replace_labels(name, labels.returned(time.time()) if label == STABLE else labels)
             return version
 
-    def remove_label(self, name: str, label: str) -> None:
-        """Take a label away.
+    def remove_label(self, name: str, label: str, expected: int | None = None) -> None:
+        """Take a label away; with `canary` goes its traffic.
 
         Raises:
             UnknownModelError: there is no such label.
+            RepositoryError: it names another version than `expected`: somebody else moved it.
             LabelledError: it is the model's last one: without any, the newest version would answer.
         """
         with self._locked(name):
             labels = self.label_history(name)
             if label not in labels.current:
                 raise UnknownModelError(f"no label {label!r} on {name!r}: there are {_list(labels.current)}")
+            if expected not in {None, labels.current[label]}:
+                raise RepositoryError(f"{label!r} of {name!r} was moved meanwhile: {_assigned(labels.current)}")
             if len(labels.current) == 1:
                 raise LabelledError(f"{label!r} is the last label of {name!r}: without it the newest version answers")
             self._replace_labels(name, labels.without(label))
@@ -314,6 +350,10 @@ def _is_version(text: str) -> bool:
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _assigned(labels: Mapping[str, int]) -> str:
+    return ", ".join(f"{label} is {version}" for label, version in sorted(labels.items())) or "there are none"
 
 
 def _move(staging: Path, place: Path) -> None:

@@ -57,6 +57,8 @@ class Request:
     reply: Callable[["Request"], None]
     received_seconds: float
     deadline_seconds: float = math.inf
+    metadata: Metadata = ()
+    """The call's metadata; of a stream's request, those of its stream."""
     cancelled: bool = False
     """Set by the front when nobody waits any longer; the rows are then not run."""
     outcome: Body | ServiceError | None = None

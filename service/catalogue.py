@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from proto.labels import NO_MOVES, StableMoves
 from proto.model_config import ModelConfig
-from proto.repository import choose_version
+from proto.repository import CANARY, STABLE, choose_version
+from proto.traffic import NO_TRAFFIC, CanaryTraffic
 from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
 from service.loading import LoadedVersion, Signature
 from service.remembered import Remembered
@@ -58,6 +60,15 @@ class VersionEntry:
         return VersionState.FAILED if self.wanted else VersionState.UNLOADED
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """A canary in effect: both versions can answer, and they are two."""
+
+    stable: LoadedVersion
+    canary: LoadedVersion
+    traffic: CanaryTraffic
+
+
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
     """One model: the versions this server looked at, and the labels that name them."""
@@ -73,6 +84,22 @@ class ModelEntry:
     required: bool = True
     """Whether the server is ready only when this model is. False for one that came while the server ran and has not
     answered yet, and for one that was unloaded: neither may take a serving server out of service."""
+    traffic: CanaryTraffic = NO_TRAFFIC
+    """What the canary gets, where it can answer."""
+    moves: StableMoves = NO_MOVES
+    """How often `stable` was moved on disk."""
+
+    @property
+    def trial(self) -> Trial | None:
+        """The canary in effect. There is none while one of the two versions cannot answer, or both are one."""
+        if not self.traffic or STABLE not in self.labels or CANARY not in self.labels:
+            return None
+        stable, canary = self._loaded_as(STABLE), self._loaded_as(CANARY)
+        return Trial(stable, canary, self.traffic) if stable and canary and stable is not canary else None
+
+    def _loaded_as(self, label: str) -> LoadedVersion | None:
+        entry = self.versions.get(self.labels[label])
+        return None if entry is None else entry.loaded
 
     @property
     def default_version(self) -> int | None:
@@ -111,9 +138,16 @@ class Catalogue:
     default_model: str | None
     may_be_empty: bool = False
     """Whether a server that holds nothing is ready all the same: one that is told by its API what to load."""
+    trials: Mapping[LoadedVersion, Trial] = field(init=False, repr=False, compare=False)
+    """The canaries in effect, by the stable version whose requests they get."""
     _resolved: Remembered[tuple[str, Choice], LoadedVersion] = field(
         default_factory=Remembered, init=False, repr=False, compare=False
     )
+
+    def __post_init__(self) -> None:
+        """Find the canaries once, so that no request has to."""
+        trials = (model.trial for model in self.models.values())
+        object.__setattr__(self, "trials", {trial.stable: trial for trial in trials if trial is not None})
 
     @property
     def ready(self) -> bool:

@@ -215,7 +215,8 @@ class _Handlers(grpc.GenericRpcHandler):
 
 def _answer_batched(method: BatchedMethod, runner: Runner, body: bytes, context: grpc.ServicerContext) -> bytes:
     done = threading.Event()
-    request = Request(method.codec, body, lambda _: done.set(), monotonic(), _deadline(context))
+    known = _context(context)
+    request = Request(method.codec, body, lambda _: done.set(), monotonic(), known.deadline_seconds, known.metadata)
 
     def abandon() -> None:
         request.cancelled = True

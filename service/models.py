@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from proto.repository import Repository
+from proto.repository import CANARY, Repository
 from service.catalogue import Catalogue, Choice, ModelEntry, VersionEntry, VersionState
 from service.engine import EngineOptions
 from service.loading import LoadedVersion, Signature, VerificationError, load_version
@@ -152,6 +152,7 @@ class Models:
             entry = ModelEntry(name, entries, disk.labels, disk.problem, required=False)
         if entry != held:
             _tell_problems(entry, held)
+            _tell_moves(entry, held)
             self._put(entry)
 
     def _is_changing(self) -> bool:
@@ -225,7 +226,13 @@ def _next_entry(look: _Look, policy: VersionPolicy, *, first: bool) -> ModelEntr
     entry = ModelEntry(
         look.name, {number: look.entry(number) for number in wanted}, labels, disk.problem, disk.config_problem
     )
-    return replace(entry, required=first or entry.ready or (held is not None and held.required))
+    kept = held if disk.problem and held is not None else None
+    return replace(
+        entry,
+        required=first or entry.ready or (held is not None and held.required),
+        traffic=kept.traffic if kept else disk.file.traffic,
+        moves=kept.moves if kept else disk.file.moves,
+    )
 
 
 def _tell_problems(entry: ModelEntry, held: ModelEntry | None) -> None:
@@ -236,6 +243,17 @@ def _tell_problems(entry: ModelEntry, held: ModelEntry | None) -> None:
         log.error(
             "the configuration cannot be read; what is loaded stays", model=entry.name, reason=entry.config_problem
         )
+
+
+def _tell_moves(entry: ModelEntry, held: ModelEntry | None) -> None:
+    """Log that another version answers by default, and that the canary gets other traffic."""
+    if held is not None and held.default_version is not None and entry.default_version != held.default_version:
+        log.info("stable moved", model=entry.name, version=entry.default_version, before=held.default_version)
+    if held is None and not entry.traffic:
+        return
+    if held is None or entry.traffic != held.traffic or entry.labels.get(CANARY) != held.labels.get(CANARY):
+        log.info("canary traffic", model=entry.name, version=entry.labels.get(CANARY), share=entry.traffic.share,
+                 shadow=entry.traffic.shadow)  # fmt: skip
 
 
 def effective_labels(disk: OnDisk, held: Mapping[str, int], works: Callable[[int], bool]) -> dict[str, int]:

@@ -48,7 +48,8 @@ class OrderedStream(Inlet):
             ServiceError: no codec can be made for the message, so that nothing is known to answer it by.
         """
         codec = self._codec_of(message)
-        request = Request(codec, message, self._reply, monotonic(), self._outlet.context.deadline_seconds)
+        context = self._outlet.context
+        request = Request(codec, message, self._reply, monotonic(), context.deadline_seconds, context.metadata)
         with self._lock:
             self._waiting.append((request, codec))
         try:

@@ -1,6 +1,6 @@
-"""The commands that change a repository: `quicksilver models label | unlabel | rollback | remove`.
+"""The commands that change a repository: `quicksilver models label | unlabel | canary | rollback | remove`.
 
-They work on a directory, and a server that watches it follows; or, but for `remove`, on a running server with
+They work on a directory, and a server that watches it follows; or, but for `canary` and `remove`, on a running server with
 `--server`. A label moves only to a version that loads and answers its golden vectors, on this machine or on the server.
 """
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from proto.repository import STABLE, Repository, RepositoryError, UnknownModelError
+from proto.traffic import NO_TRAFFIC, CanaryTraffic
 from service.client_errors import ConverterError
 from service.connection import ConnectionOptionsError, add_tls_arguments
 from service.device import Device
 
-ACTIONS: Final = ("label", "unlabel", "rollback", "remove")
+ACTIONS: Final = ("label", "unlabel", "canary", "rollback", "remove")
 
 
 class CommandError(Exception):
@@ -28,6 +29,13 @@ def add_parsers(actions: Any, repository: str) -> None:  # noqa: ANN401 - argpar
     _add_device(label)
     unlabel = _add(actions, "unlabel", "take a label away", repository, remote=True)
     unlabel.add_argument("label", metavar="LABEL", help="the label")
+    canary = _add(
+        actions, "canary", "say what the version labelled canary gets of the requests that name none", repository, remote=False
+    )
+    rule = canary.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--share", type=_share, metavar="SHARE", help="it answers this part of them, for example 0.1")
+    rule.add_argument("--shadow", action="store_true", help="it runs on copies of their rows, after they are answered")
+    rule.add_argument("--off", action="store_true", help="it gets nothing")
     rollback = _add(actions, "rollback", "let a label name the version that it named before", repository, remote=True)
     rollback.add_argument("--label", default=STABLE, metavar="LABEL", help="the label [%(default)s]")
     _add_device(rollback)
@@ -87,6 +95,15 @@ def _version(text: str) -> int:
     return int(text)
 
 
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+        CanaryTraffic(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1") from None
+    return share
+
+
 def run(options: argparse.Namespace) -> Iterable[str]:
     """Do what was asked, and give the lines that say so.
 
@@ -130,6 +147,19 @@ def _unlabel(repository: Repository, options: argparse.Namespace) -> list[str]:
     return [f"{options.name}: there is no {options.label} any more"]
 
 
+def _canary(repository: Repository, options: argparse.Namespace) -> list[str]:
+    traffic = NO_TRAFFIC if options.off else CanaryTraffic(options.share or 0.0, options.shadow)
+    repository.set_canary_traffic(options.name, traffic)
+    return [f"{options.name}: canary {describe_traffic(traffic)}"]
+
+
+def describe_traffic(traffic: CanaryTraffic) -> str:
+    """What a canary gets, in words."""
+    if traffic.shadow:
+        return "runs in the shadow"
+    return f"answers {traffic.share:.4g} of the requests" if traffic.share else "gets nothing"
+
+
 def _rollback(repository: Repository, options: argparse.Namespace) -> list[str]:
     version = repository.earlier(options.name, options.label)
     _verify(repository, options.name, version, options.device)
@@ -158,6 +188,7 @@ def _verify(repository: Repository, name: str, version: int, device: Device) -> 
 _RUN: Final[dict[str, Callable[[Repository, argparse.Namespace], list[str]]]] = {
     "label": _label,
     "unlabel": _unlabel,
+    "canary": _canary,
     "rollback": _rollback,
     "remove": _remove,
 }

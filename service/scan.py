@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from proto.labels import Labels
 from proto.model_config import ModelConfig, ModelConfigError, read_config
 from proto.repository import CorruptLabelsError, Repository
 from service.loading import DEFAULT_CONFIG, Signature, signature_of
@@ -17,13 +18,19 @@ class OnDisk:
     """One model's directory at one instant."""
 
     versions: Mapping[int, Signature]
-    labels: Mapping[str, int]
+    file: Labels
+    """What its file of labels says; nothing where that cannot be read."""
     problem: str = ""
     """Why the labels are not known, where they are not."""
     config: ModelConfig | None = DEFAULT_CONFIG
     """What the operator says of the model; None where that cannot be read."""
     config_problem: str = ""
     """Why not."""
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Label → version."""
+        return self.file.current
 
 
 def scan(repository: Repository) -> dict[str, OnDisk | None]:
@@ -55,11 +62,11 @@ def scan_model(repository: Repository, name: str) -> OnDisk:
     return _with_config(OnDisk(versions, *_labels(repository, name)), repository, name)
 
 
-def _labels(repository: Repository, name: str) -> tuple[Mapping[str, int], str]:
+def _labels(repository: Repository, name: str) -> tuple[Labels, str]:
     try:
-        return repository.labels(name), ""
+        return repository.label_history(name), ""
     except CorruptLabelsError as error:
-        return {}, str(error)
+        return Labels(), str(error)
 
 
 def _with_config(disk: OnDisk, repository: Repository, name: str) -> OnDisk:

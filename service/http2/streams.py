@@ -281,7 +281,9 @@ class Call(Stream):
             codec = _Compressed(codec, self._head, self._max_bytes, inflating=message.compressed)
             weight = min(weight * _WORST_RATIO, self._max_bytes)
         self._message = self._assembler = None
-        self._request = Request(codec, body, self._replied, self.received_seconds, self.deadline_seconds)
+        self._request = Request(
+            codec, body, self._replied, self.received_seconds, self.deadline_seconds, self._head.metadata
+        )
         self._link.running(len(body))
         self._link.burst.add(self._request, weight)
 

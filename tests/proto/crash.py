@@ -75,6 +75,8 @@ def operate(root: Path, words: list[str]) -> None:
             writer.roll_back(name, label)
         case ["unlabel", name, label]:
             writer.remove_label(name, label)
+        case ["promote", name, canary, stable]:
+            writer.promote_canary(name, int(canary), int(stable))
         case ["remove", name, version]:
             writer.remove(name, int(version))
         case ["load", name, file]:

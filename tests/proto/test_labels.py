@@ -1,15 +1,18 @@
 """The file of labels: what it says, and what it remembers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.labels import HISTORY_LENGTH, Labels
+from proto.traffic import CanaryTraffic
 
-NAMES = st.sampled_from(["stable", "canary", "labels", "previous", "removed_up_to"])
+NAMES = st.sampled_from(["stable", "canary", "labels", "previous", "removed_up_to", "canary_traffic", "stable_moves"])
 VERSIONS = st.integers(1, 30)
+TRAFFIC = st.one_of(st.just(CanaryTraffic(shadow=True)), st.floats(0, 1).map(CanaryTraffic))
 
 
 @st.composite
@@ -24,8 +27,8 @@ def labels(draw: st.DrawFn) -> Labels:
         elif step == 2 and label in made.current and len(made.current) > 1:
             made = made.without(label)
         else:
-            made = made.moved(label, version)
-    return made
+            made = made.moved(label, version).promoted(version / 3)
+    return replace(made, traffic=draw(TRAFFIC))
 
 
 @given(labels())
@@ -83,6 +86,17 @@ def test_a_rollback_skips_versions_that_are_gone() -> None:
         ('{"labels": {}, "previous": {"stable": [0]}}', "0 is not a whole number from 1"),
         ('{"labels": {}, "removed_up_to": -1}', "-1 is not a whole number from 0"),
         ('{"labels": {}, "removed_up_to": "1"}', "'1' is not a whole number from 0"),
+        ('{"labels": {}, "canary_traffic": 1}', "1 is not a rule for a canary"),
+        ('{"labels": {}, "canary_traffic": {"x": 1}}', "unknown key 'x'"),
+        ('{"labels": {}, "canary_traffic": {"share": 1.5}}', "a number from 0 to 1, not 1.5"),
+        ('{"labels": {}, "canary_traffic": {"share": NaN}}', "a number from 0 to 1, not nan"),
+        ('{"labels": {}, "canary_traffic": {"share": true}}', "True is not a share"),
+        ('{"labels": {}, "canary_traffic": {"shadow": 1}}', "1 is neither true nor false"),
+        ('{"labels": {}, "canary_traffic": {"share": 1, "shadow": true}}', "not both"),
+        ('{"labels": {}, "stable_moves": []}', "'stable_moves' is not an object"),
+        ('{"labels": {}, "stable_moves": {"x": 1}}', "unknown key 'x'"),
+        ('{"labels": {}, "stable_moves": {"promotions": -1}}', "-1 is not a whole number from 0"),
+        ('{"labels": {}, "stable_moves": {"last_seconds": Infinity}}', "inf is not a time"),
     ],
 )
 def test_what_is_no_file_of_labels_is_refused(text: str, reason: str) -> None:

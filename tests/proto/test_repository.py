@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.labels import Labels
+from proto.labels import Labels, StableMoves
 from proto.repository import (
     LABELS_FILE,
     MODEL_FILE,
@@ -26,6 +28,7 @@ from proto.repository import (
     check_name,
     choose_version,
 )
+from proto.traffic import CanaryTraffic
 
 CRASH = Path(__file__).with_name("crash.py")
 
@@ -312,9 +315,63 @@ def test_rollback_killed_at_any_step_leaves_the_label_and_its_history_together(
     repository.set_label("linear", "stable", 2)
     old, new = Labels({"stable": 2}, {"stable": (1,)}), Labels({"stable": 1})
     left = killed_at_each_step(repository.root, tmp_path / "killed", "rollback", "linear", "stable")
-    states = [each.label_history("linear") for each in left]
+    found = [each.label_history("linear") for each in left]
+    states = [replace(labels, moves=StableMoves()) for labels in found]
+    assert {labels.moves.rollbacks for labels in found} == {0, 1}
     assert all(state in (old, new) for state in states)
     assert (states[0], states[-1]) == (old, new)
+
+
+def test_promotion_killed_at_any_step_moves_both_labels_and_the_traffic_or_nothing(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """Whenever the promotion of a canary is killed, it is the canary with its traffic still, or stable without any."""
+    repository.set_label("linear", "canary", 2)
+    repository.set_canary_traffic("linear", CanaryTraffic(share=0.5))
+    left = killed_at_each_step(repository.root, tmp_path / "killed", "promote", "linear", "2", "1")
+    found = [each.label_history("linear") for each in left]
+    states = [(dict(labels.current), labels.traffic.share, labels.moves.promotions) for labels in found]
+    old, new = ({"stable": 1, "canary": 2}, 0.5, 0), ({"stable": 2}, 0.0, 1)
+    assert all(state in (old, new) for state in states)
+    assert (states[0], states[-1]) == (old, new)
+    assert found[-1].previous == {"stable": (1,)}
+
+
+def test_promotion_of_another_canary_than_was_judged_is_refused(repository: Repository) -> None:
+    """Who judged two versions learns that somebody else moved a label meanwhile, and nothing moves."""
+    repository.set_label("linear", "canary", 2)
+    for canary, stable in ((1, 1), (2, 2)):
+        with pytest.raises(RepositoryError, match="moved meanwhile: canary is 2, stable is 1"):
+            repository.promote_canary("linear", canary, stable)
+    with pytest.raises(RepositoryError, match="moved meanwhile"):
+        repository.remove_label("linear", "canary", expected=1)
+    assert repository.labels("linear") == {"stable": 1, "canary": 2}
+
+
+def test_traffic_needs_a_canary_and_goes_with_it(repository: Repository) -> None:
+    """A rule for a label that is not there is refused; one that is there stays as the label moves, and ends with it."""
+    with pytest.raises(UnknownModelError, match="no label 'canary'"):
+        repository.set_canary_traffic("linear", CanaryTraffic(shadow=True))
+    repository.set_canary_traffic("linear", CanaryTraffic())
+    repository.set_label("linear", "canary", 2)
+    repository.set_canary_traffic("linear", CanaryTraffic(shadow=True))
+    repository.publish("linear", b"third")
+    repository.set_label("linear", "canary", 3)
+    assert repository.label_history("linear").traffic == CanaryTraffic(shadow=True)
+    repository.remove_label("linear", "canary")
+    assert not repository.label_history("linear").traffic
+
+
+def test_moves_of_stable_are_counted_with_their_time(repository: Repository) -> None:
+    """Promotions and rollbacks are counted where every server can read them; a label set where it was is neither."""
+    began = time.time()
+    for version in (1, 2, 2):
+        repository.set_label("linear", "stable", version)
+    repository.set_label("linear", "canary", 1)
+    repository.roll_back("linear", "stable")
+    moves = repository.label_history("linear").moves
+    assert (moves.promotions, moves.rollbacks) == (1, 1)
+    assert began <= moves.last_seconds <= time.time()
 
 
 def test_unlabelling_killed_at_any_step_leaves_labels_that_can_be_read(repository: Repository, tmp_path: Path) -> None:

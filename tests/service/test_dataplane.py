@@ -69,7 +69,7 @@ def _dataplane(models: Models, runs: Runs | None = None, limits: BatchLimits = L
 
 
 def _request(body: bytes, *, deadline: float = math.inf, cancelled: bool = False) -> Request:
-    return Request(ConvertCodec(), body, lambda _: None, NOW - 0.5, deadline, cancelled)
+    return Request(ConvertCodec(), body, lambda _: None, NOW - 0.5, deadline, cancelled=cancelled)
 
 
 def _convert(*fahrenheit: float, **options: object) -> bytes:

@@ -1,4 +1,4 @@
-"""`quicksilver models label | unlabel | rollback | remove`: run as the command that they are."""
+"""`quicksilver models label | unlabel | canary | rollback | remove`: run as the command that they are."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import pytest
 
 import quicksilver
 from proto.repository import Repository
+from proto.traffic import CanaryTraffic
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -29,6 +30,18 @@ def test_a_label_moves_forward_and_back(run: Run, repository: Repository) -> Non
     assert repository.labels("linear") == {"stable": 1, "canary": 2}
     assert run("unlabel", "linear", "canary")[0] == 0
     assert repository.labels("linear") == {"stable": 1}
+
+
+def test_a_canary_gets_a_share_or_copies_or_nothing(run: Run, repository: Repository) -> None:
+    """Each rule takes the place of the one before, and is in the repository when the command ends."""
+    run("label", "linear", "canary=2", "--device", "cpu")
+    for words, said, traffic in [
+        (("--share", "0.1"), "answers 0.1 of the requests", CanaryTraffic(share=0.1)),
+        (("--shadow",), "runs in the shadow", CanaryTraffic(shadow=True)),
+        (("--off",), "gets nothing", CanaryTraffic()),
+    ]:
+        assert run("canary", "linear", *words) == (0, f"linear: canary {said}\n", "")
+        assert repository.label_history("linear").traffic == traffic
 
 
 def test_no_label_moves_to_a_version_that_does_not_verify(run: Run, repository: Repository) -> None:
@@ -65,6 +78,7 @@ def test_a_version_is_removed_unless_it_is_labelled(run: Run, repository: Reposi
         (("label", "absent", "stable=1"), "no version 1 of 'absent'"),
         (("label", "linear", "Stable=1"), "'Stable' is not a valid name"),
         (("label", "../linear", "stable=1"), "'../linear' is not a valid name"),
+        (("canary", "linear", "--shadow"), "no label 'canary'"),
         (("rollback", "linear"), "no version is known that 'stable'"),
         (("rollback", "linear", "--label", "canary"), "no label 'canary'"),
         (("unlabel", "linear", "stable"), "the last label"),
@@ -81,7 +95,16 @@ def test_what_cannot_be_done_is_one_line(run: Run, words: tuple[str, ...], reaso
 
 @pytest.mark.parametrize(
     "words",
-    [("label", "linear"), ("label", "linear", "stable"), ("label", "linear", "stable=0"), ("remove", "x", "-1")],
+    [
+        ("label", "linear"),
+        ("label", "linear", "stable"),
+        ("label", "linear", "stable=0"),
+        ("remove", "x", "-1"),
+        ("canary", "linear"),
+        ("canary", "linear", "--share", "1.1"),
+        ("canary", "linear", "--share", "nan"),
+        ("canary", "linear", "--off", "--shadow"),
+    ],
 )
 def test_what_makes_no_sense_is_a_usage_error(run: Run, words: tuple[str, ...]) -> None:
     """Exit code 2."""
