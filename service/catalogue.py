@@ -91,11 +91,18 @@ class ModelEntry:
 
     @property
     def trial(self) -> Trial | None:
-        """The canary in effect. There is none while one of the two versions cannot answer, or both are one."""
+        """The canary in effect.
+
+        There is none while one of the two versions cannot answer, both are one, or they differ in what they take or
+        give: then no request that names no version could go to either.
+        """
         if not self.traffic or STABLE not in self.labels or CANARY not in self.labels:
             return None
         stable, canary = self._loaded_as(STABLE), self._loaded_as(CANARY)
-        return Trial(stable, canary, self.traffic) if stable and canary and stable is not canary else None
+        if stable is None or canary is None or stable is canary:
+            return None
+        is_alike = (stable.engine.inputs, stable.engine.outputs) == (canary.engine.inputs, canary.engine.outputs)
+        return Trial(stable, canary, self.traffic) if is_alike else None
 
     def _loaded_as(self, label: str) -> LoadedVersion | None:
         entry = self.versions.get(self.labels[label])

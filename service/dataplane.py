@@ -5,8 +5,8 @@ run; `execute` runs them and gives each call its rows back. One call's error nev
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.alike import Crowd, crowds
 from service.calls import Body, Request
+from service.catalogue import Trial
 from service.engine import InputsRefusedError, Tensor
 from service.errors import (
     CancelledError,
@@ -31,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 FAULTS_ALONE: Final = 2
 """Calls of a failed shared run that may fail alone, by a fault of the server, before the others are given up too."""
+
+
+_DEAD: Final = (CancelledError, ExpiredError)
+"""Errors of calls that nobody waits for."""
 
 
 class RunObserver(Protocol):
@@ -100,10 +105,14 @@ class Bound:
             return self
         if not any(waits):
             return None
-        rows = np.repeat(waits, self.rows_each)
-        requests = [request for request in self.requests if request.outcome is None]
+        return self.only(waits)
+
+    def only(self, chosen: Sequence[bool]) -> "Bound":
+        """The same for some of the requests."""
+        rows = np.repeat(chosen, self.rows_each)
+        requests = [request for request, is_chosen in zip(self.requests, chosen, strict=True) if is_chosen]
         tensors = tuple([tensor[rows] for tensor in self.tensors])
-        return Bound(requests, self.query, self.version, tensors, len(requests) * self.rows_each)
+        return replace(self, requests=requests, tensors=tensors, rows=len(requests) * self.rows_each)
 
     def parts(self, calls: int) -> "Iterator[Bound]":
         """The same in parts of at most so many requests."""
@@ -114,7 +123,27 @@ class Bound:
             requests = self.requests[first : first + calls]
             rows = slice(first * self.rows_each, (first + len(requests)) * self.rows_each)
             tensors = tuple([tensor[rows] for tensor in self.tensors])
-            yield Bound(requests, self.query, self.version, tensors, len(requests) * self.rows_each)
+            yield replace(self, requests=requests, tensors=tensors, rows=len(requests) * self.rows_each)
+
+
+@dataclass(slots=True, eq=False)
+class Diverted(Bound):
+    """Requests that named no version, given to a canary; where that fails them, they are answered as first bound."""
+
+    first: Bound
+
+
+class CanaryRule(Protocol):
+    """Decides what canaries get."""
+
+    def divert(self, calls: Sequence[Bound], trials: Mapping[LoadedVersion, Trial]) -> list[Bound]:
+        """Give those of the calls to canaries that shall go there; `Diverted` are the calls that went."""
+
+    def fell_back(self, version: LoadedVersion, requests: int) -> None:
+        """Learn that a canary failed so many requests, which are now answered by the stable version."""
+
+    def answered(self, trial: Trial, calls: Sequence[Bound], outputs: Sequence[Tensor]) -> None:
+        """Learn of a run of a stable version that has a canary: its calls, and its outputs, in their order."""
 
 
 @dataclass(slots=True, eq=False)
@@ -184,12 +213,14 @@ class Dataplane:
         limits: BatchLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         statistics: RunStatistics | None = None,
+        canaries: CanaryRule | None = None,
     ) -> None:
         self._models = models
         self._observer = observer
         self._limits = limits or BatchLimits()
         self._clock = clock
         self._statistics = statistics or NoStatistics()
+        self._canaries = canaries
 
     def answer(self, requests: Sequence[Request]) -> None:
         """Set the outcome of every request."""
@@ -214,20 +245,41 @@ class Dataplane:
                 request.outcome = error
             except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this request alone
                 request.outcome = _fault(fault, "request could not be decoded")
+        if self._canaries is not None and (trials := self._models.catalogue.trials):
+            bound = self._canaries.divert(bound, trials)
         return group(bound, self._limits)
 
     def execute(self, run: Run) -> None:
         """Run once, and set the outcome of every call that shares the run.
 
-        Where a shared run fails, its calls are run alone: what one of them sent may be what failed it.
+        Where a shared run fails, its calls are run alone: what one of them sent may be what failed it. What a canary
+        failed that was not asked for it is answered by the stable version.
         """
         error = self._attempt(run)
         requests = run.requests
         if error is not None and len(requests) == 1 and requests[0].outcome is None:
             requests[0].outcome = error
-        self._count_failures(run.version, requests)
+        if self._count_failures(run.version, requests) or error is not None:
+            for call in run.calls:
+                if isinstance(call, Diverted):
+                    self._fall_back(call)
         if error is not None and len(requests) > 1:
             self._run_alone([single for call in run.calls if (left := call.waiting()) for single in left.parts(1)])
+
+    def _fall_back(self, call: Diverted) -> None:
+        """Answer by the stable version what its canary did not; of those that nobody waits for, nothing is run."""
+        failed = [
+            request
+            for request in call.requests
+            if request.outcome is None
+            or (isinstance(request.outcome, ServiceError) and not isinstance(request.outcome, _DEAD))
+        ]
+        for request in failed:
+            request.outcome = None
+        if failed and self._canaries is not None:
+            self._canaries.fell_back(call.version, len(failed))
+        for run in group(_waiting([call.first]), self._limits):
+            self.execute(run)
 
     def _attempt(self, run: Run) -> ServiceError | None:
         try:
@@ -251,11 +303,13 @@ class Dataplane:
             if isinstance(request.outcome, InternalError):
                 faults.append(request.outcome)
 
-    def _count_failures(self, version: LoadedVersion, requests: Sequence[Request]) -> None:
+    def _count_failures(self, version: LoadedVersion, requests: Sequence[Request]) -> bool:
+        """Tell the statistics of requests that failed, and tell whether there were any."""
         failed = [request.received_seconds for request in requests if isinstance(request.outcome, ServiceError)]
         if failed:
             now = self._clock()
             self._statistics.failed(version, [now - received for received in failed])
+        return bool(failed)
 
     def _bind_crowd(self, crowd: Crowd) -> Bound | None:
         """Bind requests that differ in their values alone; None where they have to be bound one by one."""
@@ -300,6 +354,8 @@ class Dataplane:
         outputs = run.version.engine.run(batch.tensors)
         ended = self._clock()
         _hand_out(run.version, calls, outputs, batch)
+        if self._canaries is not None and (trial := self._models.catalogue.trials.get(run.version)):
+            self._canaries.answered(trial, calls, outputs)
         requests = [request for call in calls for request in call.requests]
         waited = [began - request.received_seconds for request in requests]
         rows = sum([call.rows for call in calls])

@@ -34,6 +34,10 @@ class Query(Protocol):
     """Whether the rows are temperatures, to be refused where physics has none."""
     on_extrapolation: OnExtrapolation
 
+    @property
+    def identity(self) -> bytes:
+        """What the caller knows the request by; empty for nothing."""
+
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return one array for each input of the model, rows along axis 0.
 
@@ -72,6 +76,11 @@ class ConvertQuery:
     request_id: str = ""
     """What the caller knows the request by; empty where it has no id."""
     fahrenheit: bool = True
+
+    @property
+    def identity(self) -> bytes:
+        """What the caller knows the request by; empty for nothing."""
+        return b""
 
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return the rows as `[N, 1]`, where the model takes and gives one float32 a row."""

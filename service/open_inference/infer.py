@@ -48,6 +48,11 @@ class InferQuery:
     fahrenheit: bool = False
     on_extrapolation: OnExtrapolation = OnExtrapolation.FLAG
 
+    @property
+    def identity(self) -> bytes:
+        """The request's id; empty for none."""
+        return self.asked.id
+
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return the arrays in the order of the model's inputs; errors as `Plans.plan`."""
         plan = self.plan = self.plans.plan(self.asked.head, version)
