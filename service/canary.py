@@ -38,6 +38,8 @@ class Canaries:
         self._lock = threading.Lock()
         self._calls: Counter[Labels] = Counter()
         self._fallbacks: Counter[Labels] = Counter()
+        self._copies: dict[Request, Copy] = {}
+        """What waits for the answer to be given; every request is delivered, so nothing stays here."""
         self._numbers: defaultdict[str, Iterator[int]] = defaultdict(lambda: itertools.count(1))
 
     # Told by the dataplane --------------------------------------------------------------------------------------------
@@ -67,7 +69,16 @@ class Canaries:
             start += call.rows
             if call.query.choice is None:
                 own = [output if len(calls) == 1 else output[rows].copy() for output in outputs]
-                self._copy_after_reply(call.requests[-1], Copy(trial, call.tensors, own, call.rows))
+                self._copies[call.requests[-1]] = Copy(trial, call.tensors, own, call.rows)
+
+    def delivered(self, requests: Sequence[Request]) -> None:
+        """Learn that requests have their answers: now their copies may wait for their run."""
+        if not self._copies:
+            return
+        for request in requests:
+            made = self._copies.pop(request, None)
+            if made is not None:
+                self._shadow.offer(made)
 
     def stop(self) -> None:
         """Run nothing more in the shadow."""
@@ -91,17 +102,16 @@ class Canaries:
         for model in catalogue.models.values():
             numbers["quicksilver_promotions"][model.name,] = model.moves.promotions
             numbers["quicksilver_rollbacks"][model.name,] = model.moves.rollbacks
-        self._shadow.add_to(numbers, distributions)
+        self._shadow.add_to(numbers, distributions, _held(self._models))
 
     def forget_retired(self) -> None:
         """Drop what was counted of versions that are no longer loaded, after the models changed."""
-        catalogue = self._models.catalogue
-        held = {_labels(version) for model in catalogue.models.values() for version in model.loaded}
+        held = _held(self._models)
         with self._lock:
             for counts in (self._calls, self._fallbacks):
                 for key in counts.keys() - held:
                     del counts[key]
-        self._shadow.forget_but(held, catalogue.models.keys())
+        self._shadow.forget_but(held)
 
     # The share --------------------------------------------------------------------------------------------------------
 
@@ -120,7 +130,8 @@ class Canaries:
         self._count(self._calls, trial.canary, len(asked.requests))
         parts = [asked] if trial.canary.rows_independent else asked.parts(1)
         diverted: list[Bound] = [
-            Diverted(part.requests, query, trial.canary, part.tensors, part.rows, part) for part in parts
+            Diverted(part.requests, query, trial.canary, part.tensors, part.rows, trial.stable, part.query)
+            for part in parts
         ]
         return diverted if asked is call else [call.only([not each for each in chosen]), *diverted]
 
@@ -130,17 +141,6 @@ class Canaries:
         for request in call.requests:
             identity = call.query.identity or _id_in_metadata(request)
             yield place_of_id(identity, salt) if identity else place_of_number(next(self._numbers[call.version.name]))
-
-    # The shadow -------------------------------------------------------------------------------------------------------
-
-    def _copy_after_reply(self, request: Request, made: Copy) -> None:
-        reply = request.reply
-
-        def then(answered: Request) -> None:
-            reply(answered)
-            self._shadow.offer(made)
-
-        request.reply = then
 
     def _count(self, counts: Counter[Labels], version: LoadedVersion, requests: int) -> None:
         """Count requests of a version; those of one that was retired meanwhile would make a series anew."""
@@ -156,6 +156,9 @@ def _id_in_metadata(request: Request) -> bytes:
     return b""
 
 
+def _held(models: Models) -> set[Labels]:
+    return {_labels(version) for model in models.catalogue.models.values() for version in model.loaded}
+
+
 def _labels(version: LoadedVersion) -> Labels:
     return version.name, str(version.version)
-

@@ -175,6 +175,12 @@ class Settings(BaseModel):
         0, ge=0, description="http2: drain connections older than this, give or take a tenth; 0: never"
     )
     keepalive_seconds: float = Field(60, ge=0, description="http2: ping connections silent for this long; 0: never")
+    shadow_queue_bytes: int = Field(
+        8 << 20, ge=0, le=1 << 30, description="bytes of rows and answers that may wait for a canary in the shadow"
+    )
+    shadow_time_share: float = Field(
+        0.2, gt=0, le=1, description="part of one thread's time in which canaries may run in the shadow"
+    )
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="time for calls in flight to finish after SIGTERM")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="console, json (a line an event), or auto: console on a terminal"

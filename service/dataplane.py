@@ -128,9 +128,11 @@ class Bound:
 
 @dataclass(slots=True, eq=False)
 class Diverted(Bound):
-    """Requests that named no version, given to a canary; where that fails them, they are answered as first bound."""
+    """Requests that named no version, given to a canary; where that fails them, the stable version answers."""
 
-    first: Bound
+    stable: LoadedVersion
+    stable_query: Query
+    """The query as it is bound to the stable version; the arrays are the same for both."""
 
 
 class CanaryRule(Protocol):
@@ -144,6 +146,9 @@ class CanaryRule(Protocol):
 
     def answered(self, trial: Trial, calls: Sequence[Bound], outputs: Sequence[Tensor]) -> None:
         """Learn of a run of a stable version that has a canary: its calls, and its outputs, in their order."""
+
+    def delivered(self, requests: Sequence[Request]) -> None:
+        """Learn that requests have their answers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -211,6 +216,7 @@ class Dataplane:
         models: Models,
         observer: RunObserver,
         limits: BatchLimits | None = None,
+        *,
         clock: Callable[[], float] = time.monotonic,
         statistics: RunStatistics | None = None,
         canaries: CanaryRule | None = None,
@@ -255,31 +261,40 @@ class Dataplane:
         Where a shared run fails, its calls are run alone: what one of them sent may be what failed it. What a canary
         failed that was not asked for it is answered by the stable version.
         """
+        if self._run(run):
+            for call in run.calls:
+                if isinstance(call, Diverted):
+                    self._fall_back(call)
+
+    def delivered(self, requests: Sequence[Request]) -> None:
+        """Learn that requests were delivered: what waited for their answers to be given may go on."""
+        if self._canaries is not None:
+            self._canaries.delivered(requests)
+
+    def _run(self, run: Run) -> bool:
+        """Do so for whatever version it is, and tell whether a request may have failed."""
         error = self._attempt(run)
         requests = run.requests
         if error is not None and len(requests) == 1 and requests[0].outcome is None:
             requests[0].outcome = error
-        if self._count_failures(run.version, requests) or error is not None:
-            for call in run.calls:
-                if isinstance(call, Diverted):
-                    self._fall_back(call)
+        any_failed = self._count_failures(run.version, requests)
         if error is not None and len(requests) > 1:
             self._run_alone([single for call in run.calls if (left := call.waiting()) for single in left.parts(1)])
+        return any_failed or error is not None
 
     def _fall_back(self, call: Diverted) -> None:
         """Answer by the stable version what its canary did not; of those that nobody waits for, nothing is run."""
-        failed = [
-            request
-            for request in call.requests
-            if request.outcome is None
-            or (isinstance(request.outcome, ServiceError) and not isinstance(request.outcome, _DEAD))
-        ]
-        for request in failed:
-            request.outcome = None
-        if failed and self._canaries is not None:
-            self._canaries.fell_back(call.version, len(failed))
-        for run in group(_waiting([call.first]), self._limits):
-            self.execute(run)
+        for request in call.requests:
+            if isinstance(request.outcome, ServiceError) and not isinstance(request.outcome, _DEAD):
+                request.outcome = None
+        failed = call.waiting()
+        if failed is None:
+            return
+        if self._canaries is not None:
+            self._canaries.fell_back(call.version, len(failed.requests))
+        stable = Bound(failed.requests, call.stable_query, call.stable, failed.tensors, failed.rows)
+        for run in group([stable] if call.stable.rows_independent else stable.parts(1), self._limits):
+            self._run(run)
 
     def _attempt(self, run: Run) -> ServiceError | None:
         try:
@@ -296,7 +311,7 @@ class Dataplane:
         for call in calls:
             (request,) = call.requests
             if len(faults) < FAULTS_ALONE:
-                self.execute(Run(call.version, [call], call.rows))
+                self._run(Run(call.version, [call], call.rows))
             else:
                 request.outcome = faults[-1]
                 self._count_failures(call.version, [request])

@@ -8,7 +8,7 @@ methods and loaded versions alone, so that no caller can make series; anything e
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -99,6 +99,17 @@ class _VersionTable:
         self.inference_seconds = Histogram(INFERENCE_SECONDS_BOUNDS)
 
 
+class Source(Protocol):
+    """Something else that counts."""
+
+    def add_to(
+        self,
+        numbers: MutableMapping[str, dict[Labels, float]],
+        distributions: MutableMapping[str, dict[Labels, Distribution]],
+    ) -> None:
+        """Add what it counted, by family; each family is there."""
+
+
 class Metrics(Collector):
     """Is told what happens, and tells Prometheus. Every method may be called by any thread."""
 
@@ -108,10 +119,13 @@ class Metrics(Collector):
         models: Models,
         device: Device = "auto",
         observations: ObservationSource | None = None,
+        *,
+        sources: Sequence[Source] = (),
     ) -> None:
         self._models = models
         self._device = device
         self._observations = observations
+        self._sources = sources
         self._lock = threading.Lock()
         self._methods = {method.path: _MethodTable(_method_labels(method)) for method in methods}
         self._other = _MethodTable(OTHER)
@@ -226,6 +240,8 @@ class Metrics(Collector):
         self._add_models(numbers)
         if self._observations is not None:
             self._add_observations(numbers, self._observations)
+        for source in self._sources:
+            source.add_to(numbers, distributions)
         return Snapshot(
             {name: series for name, series in numbers.items() if series},
             {name: series for name, series in distributions.items() if series},

@@ -80,7 +80,7 @@ class ConvertQuery:
     @property
     def identity(self) -> bytes:
         """What the caller knows the request by; empty for nothing."""
-        return b""
+        return self.request_id.encode()
 
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return the rows as `[N, 1]`, where the model takes and gives one float32 a row."""

@@ -1,7 +1,8 @@
 """The commands that change a repository: `quicksilver models label | unlabel | canary | rollback | remove`.
 
-They work on a directory, and a server that watches it follows; or, but for `canary` and `remove`, on a running server with
-`--server`. A label moves only to a version that loads and answers its golden vectors, on this machine or on the server.
+They work on a directory, and a server that watches it follows; all but `canary` and `remove` work on a running server
+too, with `--server`. A label moves only to a version that loads and answers its golden vectors, on this machine or on
+the server.
 """
 
 import argparse
@@ -30,7 +31,11 @@ def add_parsers(actions: Any, repository: str) -> None:  # noqa: ANN401 - argpar
     unlabel = _add(actions, "unlabel", "take a label away", repository, remote=True)
     unlabel.add_argument("label", metavar="LABEL", help="the label")
     canary = _add(
-        actions, "canary", "say what the version labelled canary gets of the requests that name none", repository, remote=False
+        actions,
+        "canary",
+        "say what the version labelled canary gets of the requests that name none",
+        repository,
+        remote=False,
     )
     rule = canary.add_mutually_exclusive_group(required=True)
     rule.add_argument("--share", type=_share, metavar="SHARE", help="it answers this part of them, for example 0.1")

@@ -4,7 +4,7 @@ While a batch runs, the next one forms by itself; a request that finds the runne
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from service.calls import Request
@@ -98,7 +98,7 @@ class Runner:
         if not batch:
             return False
         runs = self._dataplane.plan(batch)
-        self._reply(request for request in batch if request.outcome is not None)
+        self._reply([request for request in batch if request.outcome is not None])
         for run in runs:
             if run.rows >= self._long_run_rows:
                 self._long_runs.submit(self._execute, run)
@@ -118,9 +118,10 @@ class Runner:
         self._dataplane.execute(run)
         self._reply(run.requests)
 
-    def _reply(self, requests: Iterable[Request]) -> None:
+    def _reply(self, requests: Sequence[Request]) -> None:
         for request in requests:
             with self._arrived:
                 self._calls_in_hand -= 1
                 self._bytes_in_hand -= len(request.body)
             request.deliver()
+        self._dataplane.delivered(requests)

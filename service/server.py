@@ -12,6 +12,7 @@ from proto.repository import Repository
 from service import converter_api, health, reflection
 from service.address import split_host_port
 from service.admin import Gate
+from service.canary import Canaries
 from service.config import Settings
 from service.control import RepositoryControl
 from service.dataplane import BatchLimits, Dataplane
@@ -29,6 +30,7 @@ from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
 from service.open_inference import tables
 from service.open_inference.statistics import Statistics
+from service.shadow import Shadow, ShadowLimits
 from service.version_policy import VersionPolicy
 from service.watch import Watcher
 from service.workers.handoff import Arrivals
@@ -92,13 +94,18 @@ class Server:
             *self.health.methods(),
             *reflection.methods([converter_api.SERVICE, OPEN_INFERENCE, health.SERVICE]),
         ]
-        self.metrics = Metrics(served, self.models, settings.device, self._observations)
+        shadow = Shadow(ShadowLimits(settings.shadow_queue_bytes, settings.shadow_time_share))
+        self._canaries = Canaries(self.models, shadow)
+        self.metrics = Metrics(served, self.models, settings.device, self._observations, sources=[self._canaries])
         registry = CollectorRegistry() if registry is None else registry
         self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
-        dataplane = Dataplane(self.models, self.metrics, batch_limits, statistics=self.statistics)
+        dataplane = Dataplane(
+            self.models, self.metrics, batch_limits, statistics=self.statistics, canaries=self._canaries
+        )
         self.models.subscribe(self.health.changed)
         self.models.subscribe(self.metrics.forget_retired)
+        self.models.subscribe(self._canaries.forget_retired)
         self._watcher = Watcher(
             settings.repository, self.models.refresh, settings.watch, settings.watch_interval_seconds
         )
@@ -151,6 +158,7 @@ class Server:
         if not finished:
             log.warning("calls were cut off: they took longer than drain_seconds")
         self._observations.stop()
+        self._canaries.stop()
         if self._http is not None:
             self._http.stop()
         log.info("stopped")

@@ -1,7 +1,7 @@
 """Runs canaries on copies of rows that were answered, and measures how far their answers lie from those given.
 
-It gets what is left over: copies wait in a bounded queue, one thread runs them after the answers went out, for a part of
-the time only, and whatever goes wrong there is counted and goes no further.
+It gets what is left over: copies wait in a bounded queue, one thread runs them after the answers went out, for a part
+of the time only, and whatever goes wrong there is counted and goes no further.
 """
 
 import threading
@@ -77,7 +77,8 @@ class Shadow:
         self._limits = limits or ShadowLimits()
         self._changed = threading.Condition()
         self._waiting: list[Copy] = []
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        """Bytes that wait for their run."""
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -87,12 +88,12 @@ class Shadow:
     def offer(self, copy: Copy) -> None:
         """Let a copy wait for its run, or drop it where as much waits as may."""
         with self._changed:
-            if self._stopped or self._waiting_bytes + copy.size_bytes > self._limits.queue_bytes:
+            if self._stopped or self.waiting_bytes + copy.size_bytes > self._limits.queue_bytes:
                 with self._lock:
                     self._dropped[copy.trial.canary.name,] += copy.rows
                 return
             self._waiting.append(copy)
-            self._waiting_bytes += copy.size_bytes
+            self.waiting_bytes += copy.size_bytes
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
                 self._thread.start()
@@ -113,19 +114,23 @@ class Shadow:
         self,
         numbers: MutableMapping[str, dict[Labels, float]],
         distributions: MutableMapping[str, dict[Labels, Distribution]],
+        versions: Collection[Labels],
     ) -> None:
-        """Add what was counted."""
+        """Add what was counted of the versions given; a last run may have counted for one that is gone."""
+        models = {model for model, _ in versions}
         with self._lock:
-            numbers["quicksilver_shadow_dropped_rows"] = dict(self._dropped)
-            for labels, table in self._tables.items():
+            dropped = {labels: float(rows) for labels, rows in self._dropped.items() if labels[0] in models}
+            numbers["quicksilver_shadow_dropped_rows"] = dropped
+            for labels, table in [item for item in self._tables.items() if item[0] in versions]:
                 numbers["quicksilver_shadow_rows"][labels] = table.rows
                 numbers["quicksilver_shadow_failed_rows"][labels] = table.failed_rows
                 distributions["quicksilver_shadow_difference_celsius"][labels] = Distribution(
                     tuple(table.counts.tolist()), table.total_celsius
                 )
 
-    def forget_but(self, versions: Collection[Labels], models: Collection[str]) -> None:
-        """Drop what was counted of other versions and models than these."""
+    def forget_but(self, versions: Collection[Labels]) -> None:
+        """Drop what was counted of other versions than these, and of their models."""
+        models = {model for model, _ in versions}
         with self._lock:
             for labels in self._tables.keys() - set(versions):
                 del self._tables[labels]
@@ -158,7 +163,7 @@ class Shadow:
         """Run what waits. In a function of its own: nothing here holds a version while the next copies are awaited."""
         with self._changed:
             copies, self._waiting = self._waiting, []
-            self._waiting_bytes = 0
+            self.waiting_bytes = 0
         for together in joined(copies, self._limits.run_rows):
             trial = together[0].trial
             try:
@@ -170,10 +175,8 @@ class Shadow:
         tensors = [np.concatenate(columns) for columns in zip(*(copy.tensors for copy in copies), strict=True)]
         outputs = trial.canary.engine.run(tensors)
         rows = sum(copy.rows for copy in copies)
-        difference: NDArray[np.float64] = np.empty(0)
-        if trial.stable.converts:
-            given = np.concatenate([copy.outputs[0] for copy in copies])
-            difference = np.abs(outputs[0].ravel().astype(np.float64) - given.ravel())
+        given = [copy.outputs[0] for copy in copies]
+        difference = differences_celsius(outputs[0], given) if trial.stable.converts else np.empty(0)
         finite = difference[np.isfinite(difference)]
         with self._lock:
             table = self._table(trial)
@@ -196,6 +199,12 @@ class Shadow:
 
     def _table(self, trial: Trial) -> _Table:
         return self._tables.setdefault((trial.canary.name, str(trial.canary.version)), _Table())
+
+
+def differences_celsius(canary: Tensor, stable: Sequence[Tensor]) -> NDArray[np.float64]:
+    """How far a canary's answers `[N, 1]` lie from those given for the same rows, in parts: float64 `[N]`."""
+    distances: NDArray[np.float64] = np.abs(canary.ravel().astype(np.float64) - np.concatenate(stable).ravel())
+    return distances
 
 
 def joined(copies: Iterable[Copy], run_rows: int) -> Iterator[list[Copy]]:

@@ -36,6 +36,8 @@ SECONDS_BOUNDS: Final = (
 # One row takes 5 µs, 1,024 take 14 µs, 65,536 take 0.7 ms.
 INFERENCE_SECONDS_BOUNDS: Final = (0.000005, 0.00001, 0.000025, 0.00005, *SECONDS_BOUNDS)
 ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576)
+# Readings are noisy by about 2 °C; two versions of one model differ by less, unless one of them is wrong.
+DIFFERENCE_CELSIUS_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
 METHOD_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 VERSION_LABELS: Final = ("model", "version")
@@ -61,10 +63,11 @@ class Distribution:
 
 
 class Counter(NamedTuple):
-    """A family of numbers that only grow. Those of several processes are added."""
+    """A family of numbers that only grow. Those of several processes are added, or all of them count the same."""
 
     text: str
     labels: Labels
+    together: Literal["sum", "most"] = "sum"
 
 
 class Histogram(NamedTuple):
@@ -109,6 +112,19 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
         "Largest difference of an answer from its golden vector when the version was loaded.", VERSION_LABELS, "most"
     ),
     "quicksilver_version_failed": Gauge("1 for a version that could not be loaded.", VERSION_LABELS, "most"),
+    "quicksilver_canary_share": Gauge("The share that a canary answers; 0 in the shadow.", VERSION_LABELS, "most"),
+    "quicksilver_canary_calls": Counter("Calls that named no version and were given to a canary.", VERSION_LABELS),
+    "quicksilver_canary_fallback_calls": Counter(
+        "Calls that a canary could not answer, and the stable version did.", VERSION_LABELS
+    ),
+    "quicksilver_shadow_rows": Counter("Rows that a canary ran in the shadow.", VERSION_LABELS),
+    "quicksilver_shadow_failed_rows": Counter("Of them, those without a finite answer.", VERSION_LABELS),
+    "quicksilver_shadow_dropped_rows": Counter("Rows not run in the shadow, for lack of time.", ("model",)),
+    "quicksilver_shadow_difference_celsius": Histogram(
+        "How far a canary's answer in the shadow lies from the one given.", VERSION_LABELS, DIFFERENCE_CELSIUS_BOUNDS
+    ),
+    "quicksilver_promotions": Counter("Moves of stable to another version.", ("model",), "most"),
+    "quicksilver_rollbacks": Counter("Moves of stable back to the version before.", ("model",), "most"),
     "quicksilver_load_failures": Counter("Attempts to load a version that failed.", ("model",)),
     "quicksilver_observations": Counter("Observations reported, by what became of them.", ("result",)),
     # Every worker measures against the same store, so that theirs differ by no more than when they looked.

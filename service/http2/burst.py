@@ -269,6 +269,7 @@ class Burst:
         self.now = monotonic()
         for request in requests:
             request.deliver()
+        self._dataplane.delivered(requests)
 
     def _report(self) -> None:
         for tally in self._tallies.values():

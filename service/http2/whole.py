@@ -31,7 +31,14 @@ class WholeCall(Request, Stream):
     __slots__ = ("_ended", "_held", "_link", "_tally", "armed", "due", "phase", "stream_id")
 
     def __init__(  # noqa: PLR0917 - called for every call, where names cost
-        self, link: Link, stream_id: int, tally: Tally, method: BatchedMethod, data: bytes, received: float, due: float
+        self,
+        link: Link,
+        stream_id: int,
+        tally: Tally,
+        method: BatchedMethod,
+        head: RequestHead,
+        data: bytes,
+        received: float,
     ) -> None:
         link.begin(len(data))
         tally.started += 1
@@ -41,7 +48,8 @@ class WholeCall(Request, Stream):
         self.codec = method.codec
         self.body = data[PREFIX_BYTES:]
         self.received_seconds = received
-        self.deadline_seconds = self.due = due
+        self.deadline_seconds = self.due = received + head.timeout_seconds
+        self.metadata = head.metadata
         self.cancelled = self.armed = False
         self.outcome = None
         self.phase = OPEN
@@ -94,7 +102,7 @@ def whole_call(  # noqa: PLR0917 - called for every call, where names cost
     flag, length = _PREFIX.unpack_from(data)
     if flag or length != len(data) - PREFIX_BYTES or length > link.burst.limits.max_message_bytes:
         return None
-    return WholeCall(link, stream_id, tally, method, data, received, received + head.timeout_seconds)
+    return WholeCall(link, stream_id, tally, method, head, data, received)
 
 
 def _forgotten() -> InternalError:

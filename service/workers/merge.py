@@ -6,7 +6,7 @@ Joining the parts of a workload that was split gives what one process would have
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from service.snapshot import FAMILIES, VERSION_LABELS, Counter, Distribution, Gauge, Labels, Snapshot
+from service.snapshot import FAMILIES, VERSION_LABELS, Counter, Distribution, Histogram, Labels, Snapshot
 
 ValueT = TypeVar("ValueT", float, Distribution)
 
@@ -14,7 +14,7 @@ _MODEL, _VERSION = VERSION_LABELS
 
 
 def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
-    """Join snapshots: counters and distributions are added, gauges go together as their family says."""
+    """Join snapshots: distributions are added, counters and gauges go together as their family says."""
     numbers: dict[str, dict[Labels, float]] = {}
     distributions: dict[str, dict[Labels, Distribution]] = {}
     for snapshot in snapshots:
@@ -31,7 +31,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
 
 def _joined(name: str, one: float, other: float) -> float:
     family = FAMILIES[name]
-    if isinstance(family, Gauge) and family.together != "sum":
+    if not isinstance(family, Histogram) and family.together != "sum":
         return min(one, other) if family.together == "least" else max(one, other)
     return one + other
 

@@ -53,10 +53,7 @@ def make_artefact(artefact: Artefact | None = None, *, offset_celsius: float = 0
 
     The golden vectors follow the offset, so that every version verifies.
     """
-    described = artefact or describe()
-    golden = described.golden
-    shifted = replace(golden, outputs=tuple(output + offset_celsius for output in golden.outputs))
-    return make_linear(5.0 / 9.0, -160.0 / 9.0 + offset_celsius, to_metadata(replace(described, golden=shifted)))
+    return make_linear(5.0 / 9.0, -160.0 / 9.0 + offset_celsius, _described(offset_celsius, artefact))
 
 
 def make_plain(weight: float = 5.0 / 9.0, bias: float = -160.0 / 9.0) -> bytes:
@@ -75,6 +72,61 @@ def make_linear(weight: float, bias: float, metadata: dict[str, str]) -> bytes:
         for name, value in (("weight", weight), ("bias", bias))
     ]
     return _model(nodes, constants, metadata)
+
+
+def make_fragile(limit_fahrenheit: float, *, offset_celsius: float = 0.0) -> bytes:
+    """A converter that verifies like any other, and whose every run fails that holds a row above a limit."""
+    nodes = [
+        helper.make_node("Greater", ["fahrenheit", "limit"], ["is_above"]),
+        helper.make_node("Cast", ["is_above"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["only_place", "place"], ["nothing"]),  # there is no place 1
+        *_LINEAR,
+        helper.make_node("Add", ["converted", "nothing"], ["celsius"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([[limit_fahrenheit]], np.float32), "limit"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "only_place"),
+        *_law(offset_celsius),
+    ]
+    return _model(nodes, constants, _described(offset_celsius))
+
+
+def make_slow(*, size: int = 700, offset_celsius: float = 0.0) -> bytes:
+    """A converter that multiplies two square matrices of a size for every run, and gives the same for it."""
+    nodes = [
+        helper.make_node("ReduceMax", ["fahrenheit"], ["greatest"], keepdims=0),
+        helper.make_node("ConstantOfShape", ["square"], ["zeros"]),
+        helper.make_node("Add", ["zeros", "greatest"], ["matrix"]),
+        helper.make_node("MatMul", ["matrix", "matrix"], ["product"]),
+        helper.make_node("ReduceMax", ["product"], ["reached"], keepdims=0),
+        helper.make_node("Mul", ["reached", "zero"], ["nothing"]),
+        *_LINEAR,
+        helper.make_node("Add", ["converted", "nothing"], ["celsius"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([size, size], np.int64), "square"),
+        numpy_helper.from_array(np.zeros((), np.float32), "zero"),
+        *_law(offset_celsius),
+    ]
+    return _model(nodes, constants, _described(offset_celsius))
+
+
+_LINEAR = [
+    helper.make_node("Mul", ["fahrenheit", "weight"], ["scaled"]),
+    helper.make_node("Add", ["scaled", "bias"], ["converted"]),
+]
+
+
+def _law(offset_celsius: float) -> list[TensorProto]:
+    parameters = {"weight": 5.0 / 9.0, "bias": -160.0 / 9.0 + offset_celsius}
+    return [numpy_helper.from_array(np.array([[value]], np.float32), name) for name, value in parameters.items()]
+
+
+def _described(offset_celsius: float, artefact: Artefact | None = None) -> dict[str, str]:
+    described = artefact or describe()
+    golden = described.golden
+    shifted = replace(golden, outputs=tuple(output + offset_celsius for output in golden.outputs))
+    return to_metadata(replace(described, golden=shifted))
 
 
 def make_softmax() -> bytes:
