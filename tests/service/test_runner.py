@@ -46,6 +46,10 @@ class Gate:
             if request.body != b"0":  # a run that forgets one of its calls
                 request.outcome = [request.body]
 
+    def delivered(self, requests: Sequence[Request]) -> None:
+        """Learn of requests, each of which has its outcome."""
+        assert all(request.outcome is not None for request in requests)
+
 
 class _Call:
     def __init__(self, request: Request) -> None:
