@@ -141,6 +141,8 @@ class Artefact:
     parity_max_difference_celsius: float
     rows_independent: bool = True
     """Whether an answer depends on its own row alone, so that calls may share a run."""
+    observed_until_seconds: float | None = None
+    """Unix time of the newest observation that had a part in the fit; None where none had."""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -153,15 +155,21 @@ class Artefact:
 
 
 _KEYS: Final = tuple(field.name for field in dataclasses.fields(Artefact))
+_LATER_KEYS: Final = frozenset({"observed_until_seconds"})
+"""Keys that came into the schema after files had been written: where one would say None, it is left out."""
 
 
 def to_metadata(artefact: Artefact) -> dict[str, str]:
     """Write an artefact as ONNX metadata: one entry a field, strings as they are, everything else as JSON.
 
+    A file that has nothing to say under a key that came later is the file it always was, and readers of before take it.
+
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not know.
     """
-    fields = dataclasses.asdict(artefact)
+    fields = {
+        key: value for key, value in dataclasses.asdict(artefact).items() if not (key in _LATER_KEYS and value is None)
+    }
     return {PREFIX + key: value if isinstance(value, str) else _to_json(value) for key, value in fields.items()}
 
 
@@ -180,7 +188,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Artefact:
     if not ours:
         raise NotAnArtefactError("the file carries no Quicksilver metadata")
     _check_schema(ours)
-    if missing := [key for key in _KEYS if PREFIX + key not in ours]:
+    if missing := [key for key in _KEYS if key not in _LATER_KEYS and PREFIX + key not in ours]:
         raise ArtefactError(f"missing metadata key {PREFIX + missing[0]!r}")
     if unknown := sorted(set(ours) - {PREFIX + key for key in _KEYS}):
         raise ArtefactError(f"unknown metadata key {unknown[0]!r} in schema {SCHEMA_VERSION}")
@@ -215,6 +223,7 @@ def _build(read: "_Reader") -> Artefact:
             golden=read.golden("golden"),
             parity_max_difference_celsius=read.number("parity_max_difference_celsius"),
             rows_independent=read.flag("rows_independent"),
+            observed_until_seconds=read.number_or_none("observed_until_seconds"),
         )
     except ValueError as error:
         raise ArtefactError(f"the metadata contradicts itself: {error}") from error
@@ -239,6 +248,10 @@ class _Reader:
         value = self._typed(key, self._json(key), int, float)
         with self._shape(key):
             return _finite(value)
+
+    def number_or_none(self, key: str) -> float | None:
+        """None where the key is not there."""
+        return self.number(key) if PREFIX + key in self._ours else None
 
     def flag(self, key: str) -> bool:
         value = self._json(key)

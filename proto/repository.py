@@ -1,5 +1,7 @@
 """The model repository on disk: `<root>/<name>/<version>/model.onnx`, and `labels.json` beside the versions.
 
+A version may hold further files, such as the verdict that let it in; servers read the model alone.
+
 What holds at every instant, whoever is killed when:
 
 - A version directory is complete or not there: it is written under a hidden name, synced, and renamed.
@@ -13,6 +15,7 @@ Writers take one file lock over the repository; readers take none. Standard libr
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -46,6 +49,7 @@ LABELS_FILE: Final = "labels.json"
 STABLE: Final = "stable"
 
 _STAGING_PREFIX: Final = ".incoming-"
+_FILE_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}\.[a-z]{1,8}")
 
 
 class RepositoryError(Exception):
@@ -152,17 +156,21 @@ class Repository:
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, model: bytes, version: int | None = None) -> int:
+    def publish(
+        self, name: str, model: bytes, version: int | None = None, *, beside: Mapping[str, bytes] | None = None
+    ) -> int:
         """Publish a model file as a new version, and return its number: the next one where none is given.
 
-        The first version of a name becomes `stable`; later ones move no label. Returns once everything is on disk.
+        The first version of a name becomes `stable`; later ones move no label. `beside` holds further files of the
+        version, by name, which appear with it and change as little. Returns once everything is on disk.
 
         Raises:
             InvalidNameError: the name is not one.
             VersionExistsError: the version is there already.
-            RepositoryError: the version is not a whole number from 1.
+            RepositoryError: the version is not a whole number from 1, or a file beside the model may not be called so.
         """
         check_name(name)
+        files = {MODEL_FILE: model, **_checked_files(beside or {})}
         if version is not None and version < 1:
             raise RepositoryError(f"a version is a whole number from 1, not {version}")
         with self._locked(name):
@@ -175,9 +183,9 @@ class Repository:
                     f"{name}/{labels.removed_up_to} was published and removed, and no number up to it is used again"
                 )
             if existing or labels.current:
-                self._add_version(name, number, model)
+                self._add_version(name, number, files)
             else:
-                self._add_model(name, number, model)
+                self._add_model(name, number, files)
             return number
 
     def set_label(self, name: str, label: str, version: int) -> None:
@@ -292,22 +300,20 @@ class Repository:
         if version not in existing:
             raise UnknownModelError(f"no version {version} of {name!r}: there are {existing or 'none'}")
 
-    def _add_model(self, name: str, version: int, model: bytes) -> None:
+    def _add_model(self, name: str, version: int, files: Mapping[str, bytes]) -> None:
         """Put a new model's directory in place whole: its first version and its labels together."""
         with self._staging(self.root) as staging:
             (staging / str(version)).mkdir()
-            _write_synced(staging / str(version) / MODEL_FILE, model)
-            _sync_directory(staging / str(version))
+            _write_all_synced(staging / str(version), files)
             _write_synced(staging / LABELS_FILE, Labels({STABLE: version}).text().encode())
             _sync_directory(staging)
             _move(staging, self.root / name)  # takes the place of an empty directory, if somebody made one
             _sync_directory(self.root)
 
-    def _add_version(self, name: str, version: int, model: bytes) -> None:
+    def _add_version(self, name: str, version: int, files: Mapping[str, bytes]) -> None:
         directory = self.root / name
         with self._staging(directory) as staging:
-            _write_synced(staging / MODEL_FILE, model)
-            _sync_directory(staging)
+            _write_all_synced(staging, files)
             _move(staging, directory / str(version))
             _sync_directory(directory)
 
@@ -361,6 +367,19 @@ def _move(staging: Path, place: Path) -> None:
         staging.rename(place)
     except OSError as error:  # something that is not a complete version stands there: not ours to remove
         raise RepositoryError(f"{place} is in the way: {error.strerror}") from error
+
+
+def _checked_files(beside: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    for name in beside:
+        if name == MODEL_FILE or not _FILE_PATTERN.fullmatch(name):
+            raise RepositoryError(f"{name!r} may not be the name of a file beside {MODEL_FILE}")
+    return beside
+
+
+def _write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        _write_synced(directory / name, content)
+    _sync_directory(directory)
 
 
 def _write_synced(path: Path, content: bytes) -> None:

@@ -35,7 +35,8 @@ class Dataset:
 
     `columns` names the feature columns, `source` says where the readings come from. `is_built_in` is true of the eleven
     readings alone, to which the published scaling and splits belong. What `read` lets through is finite, in float32
-    too, and no column is constant.
+    too, and no column is constant. `observed_until_seconds` is the Unix time of the newest observation among them;
+    None where there is none.
     """
 
     features: NDArray[np.float64]
@@ -43,6 +44,7 @@ class Dataset:
     columns: tuple[str, ...]
     source: str
     is_built_in: bool = False
+    observed_until_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Freeze the arrays. Raise ValueError where the shapes do not go together."""

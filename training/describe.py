@@ -44,6 +44,7 @@ def describe(fitted: Fitted, interval: Interval | None, parity: Parity) -> Artef
         interval=interval,
         golden=_golden(fitted, parity.max_rounding),
         parity_max_difference_celsius=parity.max_difference,
+        observed_until_seconds=fitted.dataset.observed_until_seconds,
     )
 
 

@@ -69,6 +69,8 @@ def operate(root: Path, words: list[str]) -> None:
     match words:
         case ["publish", name, content]:
             writer.publish(name, content.encode())
+        case ["publish", name, content, beside]:
+            writer.publish(name, content.encode(), beside={beside: b"beside"})
         case ["label", name, label, version]:
             writer.set_label(name, label, int(version))
         case ["rollback", name, label]:

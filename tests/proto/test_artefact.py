@@ -41,8 +41,10 @@ EXAMPLE = Artefact(
     interval=Interval(3.5, 0.8, "jackknife-minmax"),
     golden=GoldenVectors(((32.0,), (212.0,)), (0.1, 31.0), 1e-4, 1e-5),
     parity_max_difference_celsius=4e-6,
+    observed_until_seconds=1_790_000_000.25,
 )
 KEYS = [field.name for field in dataclasses.fields(Artefact)]
+LATER_KEYS = ["observed_until_seconds"]
 
 # Round trip -----------------------------------------------------------------------------------------------------------
 
@@ -99,6 +101,7 @@ def artefacts(draw: st.DrawFn) -> Artefact:
         golden=golden,
         parity_max_difference_celsius=draw(finite),
         rows_independent=draw(st.booleans()),
+        observed_until_seconds=draw(st.none() | finite),
     )
 
 
@@ -133,7 +136,17 @@ def test_plain_model_is_told_from_a_broken_artefact() -> None:
         from_metadata({"author": "somebody"})
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", LATER_KEYS)
+def test_a_later_key_may_be_missing(key: str) -> None:
+    """A file from before the key was known reads as one that has nothing to say under it, and is written as it was."""
+    metadata = to_metadata(EXAMPLE)
+    del metadata[PREFIX + key]
+    read = from_metadata(metadata)
+    assert getattr(read, key) is None
+    assert to_metadata(read) == metadata
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in LATER_KEYS])
 def test_missing_key_is_named(key: str) -> None:
     """Each key is required, and the error names the one that is missing."""
     metadata = to_metadata(EXAMPLE)
@@ -201,7 +214,7 @@ WRONG = [
     *[(key, text) for key in ("parameter_count", "seed", "dataset_rows", "epochs") for text in NOT_WHOLE],
     *[
         (key, text)
-        for key in ("training_loss", "validation_loss", "parity_max_difference_celsius")
+        for key in ("training_loss", "validation_loss", "parity_max_difference_celsius", "observed_until_seconds")
         for text in NOT_A_NUMBER
     ],
     *[(key, text) for key in ("architecture", "hyperparameters") for text in NOT_AN_OBJECT],

@@ -79,6 +79,24 @@ def test_given_version_numbers_may_leave_gaps(repository: Repository) -> None:
     assert repository.publish("linear", b"eighth") == 8
 
 
+def test_files_beside_a_model_appear_with_its_version(tmp_path: Path) -> None:
+    """Further files of a version stand in its directory, of a new model's first version as of a later one."""
+    repository = Repository(tmp_path)
+    for version in (1, 2):
+        assert repository.publish("linear", b"model", beside={"verdict.json": b"{}", "verdict.html": b"<p>"}) == version
+        directory = repository.model_path("linear", version).parent
+        found = {path.name: path.read_bytes() for path in directory.iterdir()}
+        assert found == {MODEL_FILE: b"model", "verdict.json": b"{}", "verdict.html": b"<p>"}
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, "../verdict.json", ".hidden", "verdict", "a/b.json", ""])
+def test_files_beside_a_model_cannot_lie_elsewhere(repository: Repository, name: str) -> None:
+    """A name that is the model's, or no plain file name, is refused, and nothing is published."""
+    with pytest.raises(RepositoryError, match="may not be the name"):
+        repository.publish("linear", b"third", beside={name: b"x"})
+    assert repository.versions("linear") == [1, 2]
+
+
 @pytest.mark.parametrize("version", [0, -1])
 def test_version_numbers_start_at_one(repository: Repository, version: int) -> None:
     """A version below 1 is refused."""
@@ -285,6 +303,16 @@ def test_publish_killed_at_any_step_leaves_the_old_state_or_the_new(repository: 
     assert_old_or_new(left, old, {"linear": {**old["linear"], 3: b"third"}})
     for each in left:
         assert each.labels("linear") == {"stable": 1}
+
+
+def test_publish_killed_at_any_step_leaves_no_version_without_its_files(repository: Repository, tmp_path: Path) -> None:
+    """The files beside a model are there with its version, or neither is."""
+    words = ("publish", "linear", "third", "verdict.json")
+    left = killed_at_each_step(repository.root, tmp_path / "killed", *words)
+    published = [each for each in left if 3 in each.versions("linear")]
+    assert published
+    for each in published:
+        assert (each.root / "linear" / "3" / "verdict.json").read_bytes() == b"beside"
 
 
 def test_first_publish_killed_at_any_step_leaves_no_model_without_its_label(
