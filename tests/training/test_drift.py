@@ -1,0 +1,56 @@
+"""Drift is seen where it is, and not in the chance of samples."""
+
+import numpy as np
+import pytest
+
+from proto.artefact import Histogram
+from training.describe import histogram
+from training.drift import DriftRules, decide
+
+RULES = DriftRules()
+LOSS = 0.25
+
+
+def _reference(rows: int = 400, seed: int = 0) -> Histogram:
+    return histogram(np.random.default_rng(seed).uniform(20.0, 90.0, rows))
+
+
+def _decide(
+    *, low: float = 20.0, high: float = 90.0, error: float = 0.5, rows: int = 200, seed: int = 1, reference: int = 400
+) -> tuple[bool, str]:
+    random = np.random.default_rng(seed)
+    fahrenheit, errors = random.uniform(low, high, rows), random.normal(0.0, error, rows)
+    found = decide(_reference(reference), LOSS, fahrenheit, errors, RULES)
+    return found.is_drift, " ".join(found.reasons)
+
+
+def test_nothing_happened() -> None:
+    """Readings and errors as in training are no drift, in 300 samples of 200."""
+    assert sum(_decide(seed=seed)[0] for seed in range(300)) <= 1
+
+
+def test_readings_that_move_are_drift() -> None:
+    """Readings from another part of the scale are told."""
+    is_drift, reasons = _decide(low=60.0, high=110.0)
+    assert is_drift
+    assert "readings have moved" in reasons
+
+
+def test_errors_that_grow_are_drift() -> None:
+    """An error of twice what it was is told, with its figures."""
+    is_drift, reasons = _decide(error=1.0)
+    assert is_drift
+    assert "errors have grown" in reasons
+
+
+def test_too_few_rows_decide_nothing() -> None:
+    """Neither observations nor training rows too few are taken for drift."""
+    assert _decide(error=10.0, rows=49) == (False, "49 new observations; it takes 50")
+    assert _decide(low=60.0, high=110.0, reference=99) == (False, "no drift")
+
+
+@pytest.mark.parametrize("wrong", [{"minimum_rows": 19}, {"stability_index": 0}, {"error_ratio": 0}])
+def test_rules_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+    """Thresholds of nothing and tests of too few rows are errors."""
+    with pytest.raises(ValueError, match=r"19|above 0"):
+        DriftRules(**wrong)

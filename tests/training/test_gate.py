@@ -1,0 +1,168 @@
+"""The gate's test keeps its level and has power, and each condition alone keeps a challenger out."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from training.gate import (
+    GROUPS,
+    Bounds,
+    SourceErrors,
+    errors_by_source,
+    judge,
+    mean_over_time,
+    student_t_quantile,
+    student_t_tail,
+)
+
+BOUNDS = Bounds()
+RUNS = 4000
+Noise = Callable[[np.random.Generator, int], NDArray[np.float64]]
+
+
+# Student's t ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tail", "degrees", "quantile"),
+    [(0.05, 1, 6.31375), (0.025, 2, 4.30265), (0.025, 4, 2.77645), (0.025, 9, 2.26216), (0.005, 30, 2.74999)],
+)
+def test_quantiles_are_those_of_the_tables(tail: float, degrees: int, quantile: float) -> None:
+    """Five published quantiles of Student's t, to the digits that are printed."""
+    assert student_t_quantile(tail, degrees) == pytest.approx(quantile, abs=6e-6)
+    assert student_t_tail(quantile, degrees) == pytest.approx(tail, rel=1e-4)
+
+
+def test_tails_add_up() -> None:
+    """The tails on both sides of a value hold everything, infinite values included."""
+    for t in (0.0, 0.3, 2.0, 40.0, float("inf")):
+        assert student_t_tail(t, 9) + student_t_tail(-t, 9) == pytest.approx(1.0)
+
+
+# Size and power, by simulation ----------------------------------------------------------------------------------------
+
+
+def _shown(gains: NDArray[np.float64]) -> float:
+    """The share of runs [runs, rows] in which the test shows a gain above the margin."""
+    p_values = np.array([mean_over_time(run).above(BOUNDS.margin_celsius) for run in gains])
+    return float(np.mean(p_values <= BOUNDS.significance))
+
+
+def _independent(random: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    return random.normal(0.0, 1.0, (RUNS, rows))
+
+
+def _uneven(random: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    """Scatter that grows tenfold over the rows, as when a thermometer comes loose."""
+    return random.normal(0.0, 1.0, (RUNS, rows)) * np.geomspace(0.2, 2.0, rows)
+
+
+def _correlated(random: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    """Each row repeats half of what the row before it was."""
+    noise = random.normal(0.0, 1.0, (RUNS, rows))
+    for row in range(1, rows):
+        noise[:, row] += 0.5 * noise[:, row - 1]
+    return noise
+
+
+def _heavy(random: np.random.Generator, rows: int) -> NDArray[np.float64]:
+    """Tails in which single rows are far off."""
+    return random.standard_t(3, (RUNS, rows))
+
+
+# Of 4,000 runs at 2.5 % chance makes ± 0.25 %; correlation that reaches from group to group adds a little.
+@pytest.mark.parametrize(
+    ("noise", "rows", "most"),
+    [(_independent, 50, 0.035), (_uneven, 200, 0.035), (_correlated, 300, 0.04), (_heavy, 100, 0.035)],
+)
+def test_no_gain_beyond_the_margin_is_shown_by_chance_alone(noise: Noise, rows: int, most: float) -> None:
+    """Where the true gain is the margin, the test shows more in its stated share of runs, whatever the noise."""
+    gains = BOUNDS.margin_celsius + noise(np.random.default_rng(11), rows)
+    assert _shown(gains) <= most
+
+
+def test_rows_that_hang_together_would_deceive_a_plain_test() -> None:
+    """The usual t-test, which takes every row as new, shows gains that are not there four times as often as stated."""
+    gains = _correlated(np.random.default_rng(11), 300)
+    plain = gains.mean(axis=1) / (gains.std(axis=1, ddof=1) / np.sqrt(300))
+    assert np.mean(plain > student_t_quantile(BOUNDS.significance, 299)) > 3 * BOUNDS.significance
+
+
+@pytest.mark.parametrize(("gain", "least"), [(0.2, 0.2), (0.4, 0.9), (0.6, 0.999)])
+def test_a_real_gain_is_shown(gain: float, least: float) -> None:
+    """Of a gain beyond the margin among 200 rows with a scatter of 1 °C, the power grows to near certainty."""
+    gains = gain + _independent(np.random.default_rng(12), 200)
+    assert _shown(gains) >= least
+
+
+def test_confidence_covers() -> None:
+    """The true mean lies above the upper bound in the stated share of runs."""
+    runs = _uneven(np.random.default_rng(13), 100)
+    above = [mean_over_time(run).confidence(BOUNDS.significance)[1] < 0.0 for run in runs]
+    assert np.mean(above) <= 0.035
+
+
+def test_gains_without_scatter_are_what_they_are() -> None:
+    """Where every row says the same, there is no doubt left, either way."""
+    assert mean_over_time(np.full(50, 0.5)).above(0.1) == 0.0
+    assert mean_over_time(np.full(50, 0.05)).above(0.1) == 1.0
+
+
+def test_too_few_rows_are_an_error() -> None:
+    """Fewer than two rows a group make no test."""
+    with pytest.raises(ValueError, match="groups"):
+        mean_over_time(np.zeros(2 * GROUPS - 1))
+
+
+# The conditions -------------------------------------------------------------------------------------------------------
+
+
+def _checks(challenger: float, champion: float | None, worse_source: float = 0.0) -> dict[str, bool]:
+    """What each condition says of two models with these mean errors, from two sources of 100 rows each."""
+    random = np.random.default_rng(5)
+    source = np.array(["a", "b"] * 100)
+    scatter = random.uniform(-0.05, 0.05, 200)
+    ours = challenger + scatter + np.where(source == "b", worse_source, -worse_source)
+    theirs = None if champion is None else champion + random.uniform(-0.05, 0.05, 200)
+    checks = judge(ours, theirs, errors_by_source(ours, theirs, source), BOUNDS)
+    return {check.name: check.passed for check in checks}
+
+
+def test_each_condition_keeps_a_challenger_out() -> None:
+    """Better on all counts passes; too great an error, too small a gain, and harm to one source each fail alone."""
+    absolute, better, no_harm = "absolute bound", "better than the champion", "worse for no source"
+    assert _checks(0.5, 1.0) == {absolute: True, better: True, no_harm: True}
+    assert _checks(2.1, 4.0) == {absolute: False, better: True, no_harm: True}
+    assert _checks(0.95, 1.0) == {absolute: True, better: False, no_harm: True}
+    assert _checks(0.7, 1.0, worse_source=0.6) == {absolute: True, better: True, no_harm: False}
+
+
+def test_without_a_champion_only_the_absolute_bound_is_asked() -> None:
+    """The first model of a name has nothing to be better than."""
+    assert _checks(0.5, None) == {"absolute bound": True}
+    assert _checks(2.5, None) == {"absolute bound": False}
+
+
+def test_no_source_at_all_is_no_harm() -> None:
+    """Where no source has enough rows, the condition says so."""
+    (*_, last) = judge(np.zeros(20), np.ones(20), [], BOUNDS)
+    assert last.passed
+    assert "no source" in last.found
+
+
+def test_errors_stand_by_source() -> None:
+    """Each source's rows are averaged for themselves."""
+    found = errors_by_source(np.array([1.0, 2.0, 3.0]), np.array([4.0, 4.0, 4.0]), np.array(["b", "a", "b"]))
+    assert found == [SourceErrors("a", 1, 2.0, 4.0), SourceErrors("b", 2, 2.0, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [({"absolute_celsius": 0.0}, "above 0"), ({"margin_celsius": -1.0}, "above 0"), ({"significance": 0.05}, "0.041")],
+)
+def test_bounds_that_mean_nothing_are_refused(wrong: dict[str, float], says: str) -> None:
+    """So is a level at which the test is not known to hold."""
+    with pytest.raises(ValueError, match=says):
+        Bounds(**wrong)
