@@ -31,7 +31,7 @@ _NORMAL: Final = 1.4826  # the standard deviation of a normal distribution in un
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
-    """Observations, the oldest first: readings in °F, truths in °C, Unix times in seconds, float64 [N]; their sources."""
+    """Observations, the oldest first: readings in °F, truths in °C, Unix times in seconds; float64 [N], and sources."""
 
     fahrenheit: NDArray[np.float64]
     celsius: NDArray[np.float64]

@@ -193,9 +193,9 @@ def test_columns_that_do_not_go_together_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("source_share", 0.0), ("held_out_share", 1.0), ("window_seconds", 0.0), ("outlier_deviations", 0.0)],
+    [("source_share", 0), ("held_out_share", 1), ("window_seconds", 0), ("outlier_deviations", 0)],
 )
-def test_rules_that_nothing_can_keep_are_refused(name: str, value: float) -> None:
+def test_rules_that_nothing_can_keep_are_refused(name: str, value: int) -> None:
     """A share of nothing, a part of all, an empty window: errors when the rules are made."""
     with pytest.raises(ValueError, match="above 0"):
         dataclasses.replace(RULES, **{name: value})
