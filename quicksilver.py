@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "report": Command("training.cli", "write pictures and one HTML page about the fitted models"),
     "gallery": Command("training.cli", "write pictures of activation functions and of composed neurons"),
     "publish": Command("training.cli", "put a model file into a repository as a new version"),
+    "retrain": Command("training.cli", "retrain on observations, and publish what proves better than the champion"),
     "serve": Command("service.cli", "serve the models of a repository over gRPC"),
     "ready": Command("service.cli", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),

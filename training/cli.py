@@ -34,6 +34,9 @@ COMMANDS: Final = {
     "evaluate": Subcommand("training.evaluate", "Fit the kinds of converter and set their errors side by side."),
     "reproduce": Subcommand("training.reproduce", "Train as published and compare with the published figures."),
     "publish": Subcommand("training.publish", "Put a model file into a repository as a new version."),
+    "retrain": Subcommand(
+        "training.retrain", "Retrain a model on observations, and publish it where it proves better."
+    ),
     "report": Subcommand("training.report", "Write pictures and one HTML page about the fitted models."),
     "gallery": Subcommand("training.gallery", "Write pictures of activation functions and of composed neurons."),
 }

@@ -7,7 +7,10 @@ TrainingError
 ├── CoverageError    so few readings cannot support an interval of that coverage
 ├── ExportError      a model file cannot be run, or is not the model that was fitted
 ├── PublishError     a file may not go into a repository, or could not be put there
-└── TelemetryError   what a job tells of itself reached no one
+├── TelemetryError   what a job tells of itself reached no one
+├── ChampionError    the version that answers now cannot be judged against
+├── BusyError        another job retrains this model just now
+└── TrialError       a real server does not serve a file as it should
 """
 
 from pathlib import Path
@@ -77,3 +80,15 @@ class PublishError(TrainingError):
 
 class TelemetryError(TrainingError):
     """The place that a job's metrics are to go to is none, or does not take them; the message names it."""
+
+
+class ChampionError(TrainingError):
+    """The version that answers by default cannot be judged against, or is another than it was when it was judged."""
+
+
+class BusyError(TrainingError):
+    """Another job retrains this model just now."""
+
+
+class TrialError(TrainingError):
+    """A real server did not start with a file, or did not answer as the file does elsewhere; the message says how."""

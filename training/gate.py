@@ -142,6 +142,31 @@ def errors_by_source(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class GroupErrors:
+    """Mean absolute errors in °C over a group of neighbouring held-out rows; None where there is no champion."""
+
+    since_seconds: float
+    until_seconds: float
+    challenger: float
+    champion: float | None
+
+
+def errors_over_time(
+    challenger: NDArray[np.float64], champion: NDArray[np.float64] | None, seconds: NDArray[np.float64]
+) -> list[GroupErrors]:
+    """Mean of the absolute errors [N] in °C of each model over the test's groups of rows, the oldest first."""
+    return [
+        GroupErrors(
+            float(seconds[rows[0]]),
+            float(seconds[rows[-1]]),
+            float(challenger[rows].mean()),
+            None if champion is None else float(champion[rows].mean()),
+        )
+        for rows in np.array_split(np.arange(len(seconds)), GROUPS)
+    ]
+
+
 def judge(
     challenger: NDArray[np.float64],
     champion: NDArray[np.float64] | None,

@@ -1,6 +1,7 @@
 """The command `quicksilver publish`, and what `train` does at its end: a model file becomes a version of a name."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -12,6 +13,7 @@ from training.arguments import whole
 from training.errors import PublishError
 from training.export import check
 from training.parity import Engine, check_golden
+from training.publish_options import add_connection
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="publish an ONNX model that carries no Quicksilver metadata (it is served without interval and domain)",
     )
-    _add_connection(parser)
-
-
-def _add_connection(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("with --to")
-    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the server's admin token")
-    group.add_argument(
-        "--tls-authorities", type=Path, metavar="FILE", help="PEM file of who signs the server's certificate; uses TLS"
-    )
-    group.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM file of this client's certificate")
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its private key")
-    group.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="time for the server (default: %(default)s)"
-    )
+    add_connection(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,16 +44,21 @@ def run(arguments: argparse.Namespace) -> int:
         repository, where = Repository(arguments.repository), f"{arguments.repository}/"
         version = publish(repository, arguments.name, model, arguments.version, plain=arguments.plain)
     else:
-        version, where = _publish_to_server(arguments, model), arguments.to
+        check_name(arguments.name)
+        check_file(model, plain=arguments.plain)
+        version, where = send_to(arguments, arguments.name, model, arguments.version), arguments.to
     print(f"published {arguments.name}/{version} to {where}")  # noqa: T201 - this is what was asked for
     return 0
 
 
-def _publish_to_server(arguments: argparse.Namespace, model: bytes) -> int:
+def send_to(arguments: argparse.Namespace, name: str, model: bytes, version: int | None = None) -> int:
+    """Have the server that the options name publish a checked file, and return the version.
+
+    Raises:
+        PublishError: see `training.send`.
+    """
     from training.send import Destination, send  # noqa: PLC0415 - nothing else in training needs grpc
 
-    check_name(arguments.name)
-    check_file(model, plain=arguments.plain)
     destination = Destination(
         arguments.to,
         arguments.timeout,
@@ -73,11 +67,21 @@ def _publish_to_server(arguments: argparse.Namespace, model: bytes) -> int:
         arguments.tls_certificate,
         arguments.tls_key,
     )
-    return send(destination, arguments.name, model, arguments.version)
+    return send(destination, name, model, version)
 
 
-def publish(repository: Repository, name: str, model: bytes, version: int | None = None, *, plain: bool = False) -> int:
+def publish(
+    repository: Repository,
+    name: str,
+    model: bytes,
+    version: int | None = None,
+    *,
+    plain: bool = False,
+    beside: Mapping[str, bytes] | None = None,
+) -> int:
     """Publish a model file as a version of a name, the next one where none is given, and return its number.
+
+    `beside` holds files that are to stand in the version's directory.
 
     Raises:
         TrainingError: as `check_file`.
@@ -86,7 +90,7 @@ def publish(repository: Repository, name: str, model: bytes, version: int | None
     """
     check_file(model, plain=plain)
     try:
-        return repository.publish(name, model, version)
+        return repository.publish(name, model, version, beside=beside)
     except OSError as error:
         raise PublishError(f"{repository.root}: cannot be written to: {error.strerror}") from error
 

@@ -10,6 +10,7 @@ pathlib's functions that write whole files, or a call that touches the file syst
 comes next: what happens between two steps is one call to the operating system at most.
 """
 
+import functools
 import os
 import pathlib
 import shutil
@@ -24,16 +25,17 @@ from proto import repository
 
 Tracer: TypeAlias = "Callable[[FrameType, str, object], Tracer] | None"
 
-SOURCE = repository.__file__
+SOURCES = frozenset({repository.__file__})
 EVENTS = ("open", "os.", "fcntl.", "shutil.", "tempfile.")
 WRITERS = {"write_bytes", "write_text"}
 
 
 class Killer:
-    """Kills its own process at the k-th step; counts nothing before it is armed."""
+    """Kills its own process at the k-th step, a line of `sources` among others; counts nothing before it is armed."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, sources: frozenset[str] = SOURCES) -> None:
         self._left = at
+        self._sources = sources
 
     def step(self) -> None:
         """Take note of a step; the k-th is the last."""
@@ -42,7 +44,7 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def arm(self) -> None:
-        """Count from now on: audit events, syncs (which are no audit event), and lines of the repository."""
+        """Count from now on: audit events, syncs (which are no audit event), and lines of the sources."""
         sys.addaudithook(lambda event, _: self.step() if event.startswith(EVENTS) else None)
         os.fsync = self._before(os.fsync)
         sys.settrace(self._trace)
@@ -56,7 +58,8 @@ class Killer:
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Tracer:
         code = frame.f_code
-        if code.co_filename != SOURCE and not (code.co_filename == pathlib.__file__ and code.co_name in WRITERS):
+        is_writer = code.co_filename == pathlib.__file__ and code.co_name in WRITERS
+        if code.co_filename not in self._sources and not is_writer:
             return None
         if event == "line":
             self.step()
@@ -98,12 +101,12 @@ def send(writer: repository.Repository, name: str, model: bytes) -> None:
     RepositoryControl(models, writer, options, "explicit", drain_seconds=0).load(name, {None: model})
 
 
-def survives(root: Path, at: int, words: list[str]) -> bool:
+def survives(at: int, operation: Callable[[], object], sources: frozenset[str] = SOURCES) -> bool:
     """Run the operation in a process of its own, killed at a step; whether it came to its end before that."""
     child = os.fork()
     if child == 0:
-        Killer(at).arm()
-        operate(root, words)
+        Killer(at, sources).arm()
+        operation()
         sys.settrace(None)
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -121,7 +124,7 @@ def main(template: str, output: str, *words: str) -> None:
     while True:
         root = Path(output) / str(at)
         shutil.copytree(template, root)
-        if survives(root, at, list(words)):
+        if survives(at, functools.partial(operate, root, list(words))):
             return
         at += 1
 

@@ -1,0 +1,36 @@
+"""Rounds come in their time, whatever became of the ones before, until a signal."""
+
+import os
+import signal
+
+import pytest
+
+from training.schedule import ENDED, next_start, repeat
+
+
+def test_a_round_that_fails_ends_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """Codes and exceptions alike are told, and the next round comes; SIGTERM ends it in the middle of one."""
+    made: list[int] = []
+
+    def make_round() -> int:
+        made.append(len(made))
+        if made[-1] == 0:
+            raise RuntimeError("the disk is full")
+        if made[-1] == 1:
+            return 3
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal ends the round")
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert repeat(0.001, make_round) == ENDED
+    assert made == [0, 1, 2]
+    said = capsys.readouterr().err
+    assert "the disk is full" in said
+    assert "the round ended with 3" in said
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("now", "expected"), [(130.0, 160.0), (160.0, 160.0), (400.0, 400.0)])
+def test_rounds_that_were_missed_are_not_caught_up(now: float, expected: float) -> None:
+    """The next round begins so long after the last one began, or at once."""
+    assert next_start(100.0, 60.0, now) == expected
