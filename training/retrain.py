@@ -5,6 +5,7 @@ Exit codes stand in `training.verdict`. Nothing of torch is imported until a rou
 
 import argparse
 import functools
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proto.repository import STABLE, Repository, check_name
 from training import arguments as shared
-from training import dataset
+from training import dataset, telemetry
 from training.dataset import CELSIUS, FAHRENHEIT, Dataset
 from training.drift import DriftRules
+from training.errors import TelemetryError
 from training.gate import Bounds
 from training.observed import Rules
 from training.options import KINDS
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from training.job import Plan, Round
+    from training.verdict import Verdict
 
+OBSERVATIONS_VARIABLE: Final = "QUICKSILVER_OBSERVATIONS"
 DEFAULT_REPORTS: Final = Path("reports/retrain")
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -47,15 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_bounds(parser)
     _add_result(parser)
     _add_schedule(parser)
+    shared.add_telemetry(parser)
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--observations",
-        required=True,
+        default=os.environ.get(OBSERVATIONS_VARIABLE),
         metavar="URL",
-        help="store of observations: sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE",
+        help="store of observations: sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE "
+        f"(default: {OBSERVATIONS_VARIABLE}, which shows a password to fewer)",
     )
     group.add_argument(
         "--repository",
@@ -213,6 +219,10 @@ def _kinds(text: str) -> tuple[str, ...]:
 def run(arguments: argparse.Namespace) -> int:
     """Retrain as asked, once or again and again, and return the exit code."""
     check_name(arguments.name)
+    if arguments.observations is None:
+        say_error(f"--observations, or {OBSERVATIONS_VARIABLE}, has to say where the observations are")
+        return 2
+    telemetry.check_places(arguments.push_to, arguments.metrics_file)
     try:
         rules_of(arguments), bounds_of(arguments), drift_rules_of(arguments)
     except ValueError as error:
@@ -230,24 +240,56 @@ def one_round(arguments: argparse.Namespace) -> int:
     from training import job, verdict  # noqa: PLC0415 - these import torch: see the top of the file
     from training.errors import BusyError  # noqa: PLC0415 - as above
 
-    plan = plan_of(arguments)
-    now = time.time()
+    began = time.monotonic()
     try:
-        with job.locked(plan):
-            if arguments.if_drift:
-                wanted = job.look(plan, drift_rules_of(arguments), now)
-                _say(f"{plan.name}: {'drift' if wanted.is_wanted else 'nothing to do'}: {wanted.reason}")
-                if not wanted.is_wanted:
-                    return verdict.ACCEPTED
-            made = job.run_round(plan, now, _shown())
+        made = _make_round(arguments)
     except BusyError as error:
         say_error(str(error))
         return verdict.BUSY
     except job.failures() as error:
         say_error(_reason(error))
+        _push(arguments, began, None)
         return verdict.FAILED
+    except Exception:
+        _push(arguments, began, None)
+        raise
+    if made is None:
+        return verdict.ACCEPTED
     _tell(made, arguments)
+    _push(arguments, began, made.verdict)
     return made.verdict.exit_code
+
+
+def _make_round(arguments: argparse.Namespace) -> "Round | None":
+    """One round; None where none is wanted."""
+    from training import job, progress  # noqa: PLC0415 - as above
+
+    plan, now = plan_of(arguments), time.time()
+    with job.locked(plan):
+        if arguments.if_drift:
+            wanted = job.look(plan, drift_rules_of(arguments), now)
+            _say(f"{plan.name}: {'drift' if wanted.is_wanted else 'nothing to do'}: {wanted.reason}")
+            if not wanted.is_wanted:
+                return None
+        return job.run_round(plan, now, progress.shown)
+
+
+def _push(arguments: argparse.Namespace, began: float, verdict: "Verdict | None") -> None:
+    """Deliver the job's metrics; None for a job that came to no verdict. A delivery that fails is told."""
+    challenger = None if verdict is None else verdict.challenger
+    told = telemetry.JobMetrics(
+        model=arguments.name,
+        duration_seconds=time.monotonic() - began,
+        ended_timestamp_seconds=time.time(),
+        verdict="failed" if verdict is None else verdict.outcome,
+        training_loss=None if challenger is None else challenger.training_loss,
+        validation_loss=None if challenger is None else challenger.validation_loss,
+        epochs=None if challenger is None else challenger.epochs,
+    )
+    try:
+        telemetry.deliver(told, arguments.push_to, arguments.metrics_file)
+    except TelemetryError as error:
+        say_error(str(error))
 
 
 def _reason(error: Exception) -> str:
@@ -255,12 +297,6 @@ def _reason(error: Exception) -> str:
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"
     return str(error)
-
-
-def _shown() -> Any:  # noqa: ANN401 - see training.challengers.Shown, which imports torch
-    from training import progress  # noqa: PLC0415 - as above
-
-    return progress.shown
 
 
 def _tell(made: "Round", arguments: argparse.Namespace) -> None:

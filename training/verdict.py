@@ -4,18 +4,18 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from proto.artefact import Interval
 from training.challengers import Figures, Recipe
 from training.gate import Bounds, Check, GroupErrors, SourceErrors
 from training.observed import Observed, Rules, SourceCounts
+from training.telemetry import Verdict as Word
 
 SCHEMA_VERSION: Final = 1
 JSON_FILE: Final = "verdict.json"
 PAGE_FILE: Final = "verdict.html"
 
-Outcome = Literal["accepted", "rejected", "not_enough_data", "failed"]
 
 ACCEPTED: Final = 0
 """Exit code: a challenger was accepted and published; or, with `--if-drift`, there was nothing to do."""
@@ -30,7 +30,7 @@ NOT_ENOUGH_DATA: Final = 4
 BUSY: Final = 5
 """Exit code: another job retrains this model just now. Nothing was done."""
 
-EXIT_CODES: Final[Mapping[Outcome, int]] = {
+EXIT_CODES: Final[Mapping[Word, int]] = {
     "accepted": ACCEPTED,
     "rejected": REJECTED,
     "not_enough_data": NOT_ENOUGH_DATA,
@@ -85,6 +85,10 @@ class ChallengerFigures:
     sha256: str
     size_bytes: int
     parameter_count: int
+    epochs: int
+    training_loss: float
+    """Mean squared error in °C² over the rows it was fitted to."""
+    validation_loss: float
     observed_until_seconds: float | None
     interval: Interval | None
     parity_max_difference_celsius: float
@@ -95,7 +99,7 @@ class Verdict:
     """All of it. What a verdict did not come to is empty or None. The version is not in it: the file lies beside it."""
 
     name: str
-    outcome: Outcome
+    outcome: Word
     reasons: tuple[str, ...]
     made_at_seconds: float
     label: str | None

@@ -56,7 +56,8 @@ class Place:
     def words(self, *options: str) -> list[str]:
         """The command line."""
         places = ["--repository", str(self.repository.root), "--reports", str(self.root / "reports")]
-        return ["retrain", "linear", "--observations", self.url, *places, *options]
+        told = ["--metrics-file", str(self.root / "job.prom")]
+        return ["retrain", "linear", "--observations", self.url, *places, *told, *options]
 
     def retrain(self, *options: str) -> int:
         """Run the command here, and return its exit code."""
@@ -68,6 +69,11 @@ class Place:
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=self.root
         )
+
+    def told(self) -> list[str]:
+        """What the last job said became of it, in the terms of Prometheus."""
+        lines = (self.root / "job.prom").read_text().splitlines()
+        return [line for line in lines if line.startswith("quicksilver_training_verdict") and line.endswith(" 1.0")]
 
     def report(self) -> tuple[Path, dict[str, Any]]:
         """The one report that was written, and its verdict."""
@@ -103,6 +109,7 @@ def test_drifting_thermometer_gets_a_new_version_on_trial(accepted: Place) -> No
     assert accepted.repository.labels("linear") == {"stable": 1, "canary": 2}
     assert accepted.hidden() == {".lock"}
     assert [path.name for path in accepted.reports.iterdir()] == [".lock"]
+    assert accepted.told() == ['quicksilver_training_verdict{model="linear",verdict="accepted"} 1.0']
 
 
 def test_verdict_stands_beside_the_version(accepted: Place) -> None:
@@ -182,6 +189,7 @@ def test_a_poisoned_batch_is_rejected(place: Place, capsys: pytest.CaptureFixtur
     assert place.repository.labels("linear") == {"stable": 1}
     assert place.repository.model_path("linear", 1).read_bytes() == before
     assert "linear: rejected" in capsys.readouterr().out
+    assert place.told() == ['quicksilver_training_verdict{model="linear",verdict="rejected"} 1.0']
 
 
 def test_one_of_two_sources_that_is_wrong_is_not_believed(place: Place) -> None:
@@ -211,6 +219,7 @@ def test_too_little_data_is_told_and_nothing_fitted(
     _, found = place.report()
     assert says in " ".join(found["reasons"])
     assert found["candidates"] == []
+    assert place.told() == ['quicksilver_training_verdict{model="linear",verdict="not_enough_data"} 1.0']
     assert "epoch" not in capsys.readouterr().err
 
 
@@ -232,6 +241,7 @@ def test_what_goes_wrong_is_told_in_one_line(place: Place, capsys: pytest.Captur
     words = place.words()
     assert cli.main([*words, "--observations", "sqlite:////nowhere/at/all.db"]) == verdict.FAILED
     assert "/nowhere/at is no directory" in capsys.readouterr().err
+    assert place.told() == ['quicksilver_training_verdict{model="linear",verdict="failed"} 1.0']
     assert cli.main([*words, "--significance", "0.2"]) == verdict.MISUSED
     assert "0.041" in capsys.readouterr().err
     place.repository.set_label("linear", "stable", place.repository.publish("linear", b"no model"))
