@@ -10,7 +10,7 @@ DEVICE_EXTRA := $(if $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint format proto install install-dev clean
+.PHONY: help run test test-compose soak bench lint format proto install install-dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -20,6 +20,9 @@ run: $(VENV)/.installed ## train, export, serve, and show conversions; goes on s
 
 test: $(VENV)/.installed-dev ## run the whole test suite, in random order, with branch coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+test-compose: $(VENV)/.installed-dev ## build the images, start docker-compose.yml on an engine of its own, and try it (root, Debian)
+	@$(BIN)/python -m pytest -m compose -s tests/operations $(PYTEST_ARGS)
 
 soak: $(VENV)/.installed-dev ## minutes of traffic while versions come and go; prints what was answered and what is held
 	@$(BIN)/python -m pytest -m soak -s $(PYTEST_ARGS)

@@ -13,15 +13,12 @@ from proto.repository import Repository
 from service.config import Settings
 from service.server import Server
 from tests.clients.oracle import READINGS_FAHRENHEIT, celsius, inside
+from tests.environments import ROOT, install
 from tests.service.artefacts import make_artefact
 from tests.service.open_inference.conftest import publish_any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = ROOT / "tests" / "clients"
 ENVIRONMENTS = ROOT / ".venv-clients"
-
-IMPOSSIBLE = 3
-"""The exit code by which install.sh says that this machine cannot have a client."""
 
 pytestmark = pytest.mark.timeout(900)  # the first run installs: kserve alone takes minutes
 
@@ -30,14 +27,11 @@ pytestmark = pytest.mark.timeout(900)  # the first run installs: kserve alone ta
 def installed() -> Callable[[str], Path]:
     """Installs a client where it is not there yet, and returns its directory; skips by name where it cannot be had."""
 
-    def install(name: str) -> Path:
-        done = subprocess.run([HERE / "install.sh", name], capture_output=True, text=True, check=False)
-        if done.returncode == IMPOSSIBLE:
-            pytest.skip(done.stdout.splitlines()[-1])
-        assert done.returncode == 0, done.stdout + done.stderr
+    def client(name: str) -> Path:
+        install(HERE / "install.sh", name)
         return ENVIRONMENTS / name
 
-    return install
+    return client
 
 
 @pytest.fixture(scope="module", params=["http2", "grpcio"])

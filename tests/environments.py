@@ -1,0 +1,19 @@
+"""Foreign programs, installed by a script of their own into environments of their own when a test first wants them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+IMPOSSIBLE = 3
+"""The exit code by which an install.sh says that this machine cannot have something; its last line says why."""
+
+
+def install(script: Path, *names: str) -> None:
+    """Install what is not there yet; skip the test by name where it cannot be had."""
+    done = subprocess.run([script, *names], capture_output=True, text=True, check=False)
+    if done.returncode == IMPOSSIBLE:
+        pytest.skip(done.stdout.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
