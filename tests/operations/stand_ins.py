@@ -53,7 +53,9 @@ def download_packages(directory: Path) -> None:
         ROOT / "deploy" / "docker" / "requirements.py",
         ROOT / "pyproject.toml",
     ]
-    listed = subprocess.run([*listing, "cpu", "training"], check=True, capture_output=True, text=True).stdout
+    listed = subprocess.run(
+        [*listing, "cpu", "postgresql", "training"], check=True, capture_output=True, text=True
+    ).stdout
     wanted = directory / "requirements.txt"
     wanted.write_text(f"{listed}setuptools>=77\nwheel\n")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
