@@ -16,7 +16,7 @@ MAX_ROWS: Final = 1024
 SOUGHT_SECONDS: Final = 3600.0
 """How long an answer should be kept: rather a share of them for so long than all of them for less."""
 
-_ENTRY_BYTES: Final = 480
+_ENTRY_BYTES: Final = 400
 """What an entry costs beside its id and its rows, measured and rounded up."""
 _ROW_BYTES: Final = 8
 

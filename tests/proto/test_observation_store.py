@@ -1,0 +1,173 @@
+"""The store on both databases: whoever adds what, as often as they like, at once, and whatever is killed meanwhile."""
+
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proto.observations import Added, ConflictError, Observation, ObservationStore, StoreUnavailableError
+from tests.databases.postgres import Postgres
+from tests.e2e.processes import ENVIRONMENT
+
+NOW = 1_700_000_000.0
+
+WRITER = """
+import sys
+from proto.observations import Observation, ObservationStore, StoreUnavailableError
+
+url, name = sys.argv[1:]
+store = ObservationStore.open(url)
+number = 0
+while True:
+    group = [Observation(f"{name}-{number + each}", 50.0, 10.0, 1.7e9, "writer") for each in range(7)]
+    try:
+        store.add(group)
+    except StoreUnavailableError:
+        continue
+    print(number, flush=True)
+    number += 7
+"""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes URLs of new stores, on each database in turn."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path_factory.mktemp('store')}/observations.db"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.new_database
+
+
+@pytest.fixture(scope="module")
+def shared(new_url: Callable[[], str]) -> Iterator[ObservationStore]:
+    """A store for tests whose ids are their own."""
+    with ObservationStore.open(new_url()) as store:
+        yield store
+
+
+VALUES = st.builds(
+    Observation,
+    id=st.sampled_from("abcdef"),
+    fahrenheit=st.sampled_from([32.0, -0.0, 98.6000001, 1e-300]),
+    celsius=st.sampled_from([0.0, 37.0]),
+    observed_at_seconds=st.sampled_from([0.0, 1.7e9 + 1e-6]),
+    source=st.sampled_from(["bench", "é ' \" % \\ :x"]),
+    request_id=st.none(),
+    row=st.none(),
+)
+
+
+@settings(max_examples=60)
+@given(groups=st.lists(st.lists(VALUES, max_size=6), max_size=6), sizes=st.lists(st.integers(1, 3), max_size=6))
+def test_an_id_keeps_the_content_that_came_first(
+    shared: ObservationStore, groups: list[list[Observation]], sizes: list[int]
+) -> None:
+    """However they are grouped into commits and repeated: accepted once, then duplicates, and others are refused."""
+    mine = uuid4().hex
+    groups = [[_renamed(one, mine) for one in group] for group in groups]
+    expected: dict[str, Observation] = {}
+    waiting = [*groups, *groups]
+    for size in [*sizes, *[1] * len(waiting)]:
+        now, waiting = waiting[:size], waiting[size:]
+        for group, outcome in zip(now, shared.add_groups(now), strict=True):
+            assert _summary(outcome) == _summary(_model(expected, group))
+    stored = {one.id: one for one in shared.observations() if one.id.startswith(mine)}
+    assert stored == expected
+
+
+def _renamed(observation: Observation, prefix: str) -> Observation:
+    return Observation(prefix + observation.id, *(getattr(observation, name) for name in Observation.__slots__[1:]))
+
+
+def _model(stored: dict[str, Observation], group: Sequence[Observation]) -> Added | ConflictError:
+    """What a dictionary would do."""
+    after = dict(stored)
+    for index, observation in enumerate(group):
+        if after.setdefault(observation.id, observation) != observation:
+            return ConflictError(index, observation.id)
+    added = Added(len(after) - len(stored), len(group) - len(after) + len(stored))
+    stored.update(after)
+    return added
+
+
+def _summary(outcome: Added | ConflictError) -> object:
+    return (outcome.index, outcome.id) if isinstance(outcome, ConflictError) else outcome
+
+
+def test_many_who_add_the_same_at_once_add_it_once(new_url: Callable[[], str]) -> None:
+    """Threads on stores of their own, opened at once, add overlapping ids in any order: each id is accepted once."""
+    url = new_url()
+    observations = [Observation(f"o{number}", 50.0 + number, 10.0, NOW, "bench") for number in range(200)]
+    added: list[Added] = []
+
+    def add(seed: int) -> None:
+        mine = random.Random(seed).sample(observations, 150)  # noqa: S311 - an order, not a secret
+        with ObservationStore.open(url) as store:
+            added.extend(store.add(mine[start : start + 25]) for start in range(0, 150, 25))
+
+    threads = [threading.Thread(target=add, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with ObservationStore.open(url) as store:
+        assert sum(one.accepted for one in added) == store.stats().observations
+    assert sum(one.accepted + one.duplicates for one in added) == 6 * 150
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_writer_killed_anywhere_loses_nothing_it_was_told_is_stored(new_url: Callable[[], str], seed: int) -> None:
+    """Kill -9 of a process that adds: every group that it said was added is there whole, and none in part."""
+    url = new_url()
+    said = _writer(url, seed, lambda: None)
+    _check_all_there(url, said)
+
+
+def test_a_database_killed_anywhere_loses_nothing_it_said_is_stored(postgres: Postgres) -> None:
+    """Kill -9 of PostgreSQL, twice, while a process adds and tries again: all that it said was added is there."""
+    url = postgres.new_database()
+
+    def meddle() -> None:
+        for _ in range(2):
+            with postgres.killed():
+                pass
+
+    _check_all_there(url, _writer(url, 7, meddle))
+
+
+def test_a_database_that_is_away_is_said_to_be(postgres: Postgres) -> None:
+    """What cannot be reached is unavailable, and no password stands in the message."""
+    url = postgres.new_database().replace("tests@", "tests:secret@").replace("host=", "host=/nowhere")
+    with pytest.raises(StoreUnavailableError) as caught:
+        ObservationStore.open(url)
+    assert "secret" not in str(caught.value)
+
+
+def _writer(url: str, seed: int, meddle: Callable[[], None]) -> list[int]:
+    """Let a process add for a while, meddle, let it add on, kill it, and return the groups that it said were added."""
+    chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url, "w"], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    assert writer.stdout is not None
+    with writer.stdout:
+        said = [int(writer.stdout.readline()) for _ in range(chance.randint(1, 30))]
+        meddle()
+        said += [int(writer.stdout.readline()) for _ in range(chance.randint(1, 30))]
+        writer.kill()
+        writer.wait()
+        said += [int(line) for line in writer.stdout if line.endswith("\n")]
+    return said
+
+
+def _check_all_there(url: str, said: list[int]) -> None:
+    with ObservationStore.open(url) as store:
+        stored = {int(known.rpartition("-")[2]) for known in store.read().id}
+    assert stored >= {group + each for group in said for each in range(7)}
+    assert len(stored) % 7 == 0
