@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from proto.artefact import Artefact
 from proto.observations import Columns, ObservationError, ObservationStore
-from proto.repository import STABLE, Repository, check_name
+from proto.repository import STABLE, Repository, RepositoryError, check_name
 from training import challengers, gate, verdict_files
 from training.challengers import Challenger, Recipe, Shown, absolute_errors, fit_all
 from training.champion import Champion, answer, current_version, read_champion
@@ -73,6 +73,8 @@ class Plan:
     label: str
     """Given to an accepted version, unless it is the first of its name, which becomes `stable`."""
     deliver: Deliver
+    give_label: Callable[[str, int], None]
+    """Lets a label name a version, where `deliver` published it."""
 
     @property
     def directory(self) -> Path:
@@ -296,33 +298,31 @@ def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champ
         intent = {"sha256": hashlib.sha256(model).hexdigest(), "label": verdict.label}
         write(plan.directory / _INTENT_FILE, json.dumps(intent).encode())
     version = plan.deliver(model, files)
-    remark = finish_interrupted(plan)
+    remark = finish_interrupted(plan, version)
     beside = plan.repository.model_path(plan.name, version).with_name(PAGE_FILE)
     report = beside if beside.is_file() else verdict_files.write_report(plan.directory, verdict)
     return Round(verdict, report, version, remark)
 
 
-def finish_interrupted(plan: Plan) -> str | None:
-    """Give the label that was written down to the version it was meant for, where that was published.
+def finish_interrupted(plan: Plan, published: int | None = None) -> str | None:
+    """Give the label that was written down to its version: the one just published, or sought by its hash.
 
-    Returns what keeps the label from being given here, where something does: then it is for a person to give.
+    Returns what keeps the label from being given, where something does; then the next job tries again.
     """
     path = plan.directory / _INTENT_FILE
     try:
         intent = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
-    version = _version_of(plan.repository, plan.name, intent["sha256"])
-    try:
-        if version is not None:
-            plan.repository.set_label(plan.name, intent["label"], version)
-    except OSError as error:
-        return f"{plan.name}/{version} could not be labelled {intent['label']!r}: {error.filename}: {error.strerror}"
-    finally:
-        path.unlink()
-    return (
-        None if version is not None else f"the version is not in {plan.repository.root}/, so it was not labelled there"
-    )
+    label = intent["label"]
+    version = _version_of(plan.repository, plan.name, intent["sha256"]) if published is None else published
+    if version is not None:
+        try:
+            plan.give_label(label, version)
+        except (TrainingError, RepositoryError, OSError) as error:
+            return f"{plan.name}/{version} could not be labelled {label!r}, which the next job tries again: {error}"
+    path.unlink()
+    return None
 
 
 def _version_of(repository: Repository, name: str, sha256: str) -> int | None:
@@ -376,6 +376,4 @@ def drift_of(champion: Champion, used: Observed, drift_rules: DriftRules) -> Dri
 
 def failures() -> tuple[type[Exception], ...]:
     """What may end a round without a verdict and is no fault of the program."""
-    from proto.repository import RepositoryError  # noqa: PLC0415 - for whoever catches them
-
     return (TrainingError, ObservationError, RepositoryError, OSError)

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -14,6 +15,9 @@ from training.errors import PublishError
 from training.export import check
 from training.parity import Engine, check_golden
 from training.publish_options import add_connection
+
+if TYPE_CHECKING:
+    from training.send import Destination
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +61,26 @@ def send_to(arguments: argparse.Namespace, name: str, model: bytes, version: int
     Raises:
         PublishError: see `training.send`.
     """
-    from training.send import Destination, send  # noqa: PLC0415 - nothing else in training needs grpc
+    from training.send import send  # noqa: PLC0415 - nothing else in training needs grpc
 
-    destination = Destination(
+    return send(_destination(arguments), name, model, version)
+
+
+def label_at(arguments: argparse.Namespace, name: str, label: str, version: int) -> None:
+    """Have the server that the options name let a label name a version.
+
+    Raises:
+        PublishError: see `training.send`.
+    """
+    from training.send import set_label  # noqa: PLC0415 - as above
+
+    set_label(_destination(arguments), name, label, version)
+
+
+def _destination(arguments: argparse.Namespace) -> "Destination":
+    from training.send import Destination  # noqa: PLC0415 - as above
+
+    return Destination(
         arguments.to,
         arguments.timeout,
         arguments.token_file,
@@ -67,7 +88,6 @@ def send_to(arguments: argparse.Namespace, name: str, model: bytes, version: int
         arguments.tls_certificate,
         arguments.tls_key,
     )
-    return send(destination, name, model, version)
 
 
 def publish(

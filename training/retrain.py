@@ -340,6 +340,7 @@ def plan_of(arguments: argparse.Namespace) -> "Plan":
         reports=arguments.reports,
         label=STABLE if arguments.promote else CANARY,
         deliver=functools.partial(_deliver, arguments),
+        give_label=functools.partial(_give_label, arguments),
     )
 
 
@@ -383,6 +384,15 @@ def _deliver(arguments: argparse.Namespace, model: bytes, beside: "Mapping[str, 
     if arguments.to is None:
         return publish.publish(Repository(arguments.repository), arguments.name, model, beside=beside)
     return publish.send_to(arguments, arguments.name, model)
+
+
+def _give_label(arguments: argparse.Namespace, label: str, version: int) -> None:
+    from training import publish  # noqa: PLC0415 - as above
+
+    if arguments.to is None:
+        Repository(arguments.repository).set_label(arguments.name, label, version)
+    else:
+        publish.label_at(arguments, arguments.name, label, version)
 
 
 def say_error(text: str) -> None:

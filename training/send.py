@@ -1,4 +1,4 @@
-"""Sends a model file to a running server. Of all of training this module alone needs grpc; it is imported when used."""
+"""Sends model files to a running server, and moves its labels. Alone in training it needs grpc; imported when used."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Final
 import grpc
 
 from proto.inference.v2 import open_inference_pb2 as pb
+from proto.quicksilver.v1 import converter_pb2 as api
 from proto.upload import LOAD_METHOD, VERSIONS_KEY, file_key
 from training.errors import PublishError
 
 _CONFIG: Final = "config"
+_SET_LABEL_METHOD: Final = "/quicksilver.v1.ConverterService/SetLabel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,24 @@ def send(destination: Destination, name: str, model: bytes, version: int | None 
         except grpc.RpcError as error:
             raise PublishError(f"{destination.address}: {error.code().name}: {error.details()}") from error
         return _published(destination, call, version)
+
+
+def set_label(destination: Destination, name: str, label: str, version: int) -> None:
+    """Have a server let a label name a version; returns once it follows it.
+
+    Raises:
+        PublishError: the server cannot be reached, or refuses; or what the token file holds is no token.
+        OSError: a file of the destination cannot be read.
+    """
+    request = api.SetLabelRequest(model=name, label=label, version=version)
+    with _channel(destination) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, api.SetLabelResponse] = channel.unary_unary(
+            _SET_LABEL_METHOD, response_deserializer=api.SetLabelResponse.FromString
+        )
+        try:
+            call(request.SerializeToString(), timeout=destination.timeout_seconds, metadata=_metadata(destination))
+        except grpc.RpcError as error:
+            raise PublishError(f"{destination.address}: {error.code().name}: {error.details()}") from error
 
 
 def _published(destination: Destination, call: grpc.Call, version: int | None) -> int:

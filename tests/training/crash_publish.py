@@ -37,6 +37,7 @@ def plan_in(root: Path) -> Plan:
         reports=root / "reports",
         label=job.CANARY,
         deliver=lambda model, beside: models.publish("linear", model, beside=beside),
+        give_label=functools.partial(models.set_label, "linear"),
     )
 
 

@@ -3,6 +3,7 @@
 The jobs are the real command on a real store and a real repository; what they accept was served by a real process.
 """
 
+import argparse
 import dataclasses
 import json
 import signal
@@ -18,12 +19,13 @@ import pytest
 
 from proto.observations import Observation, ObservationStore
 from proto.repository import MODEL_FILE, Repository
-from tests.e2e.processes import ENVIRONMENT
+from tests.e2e.processes import ENVIRONMENT, serving
 from tests.service.artefacts import describe, make_artefact
 from tests.thermometer import DAY_SECONDS, Thermometer, observe
+from tests.training.crash_publish import accepted as accepted_verdict
 from tests.training.crash_publish import plan_in
 from tests.training.pages_read import Page
-from training import champion, cli, job, verdict
+from training import champion, cli, job, retrain, verdict
 from training.drift import DriftRules
 from training.parity import Engine
 from training.publish import read_artefact
@@ -247,6 +249,29 @@ def test_what_goes_wrong_is_told_in_one_line(place: Place, capsys: pytest.Captur
     place.repository.set_label("linear", "stable", place.repository.publish("linear", b"no model"))
     assert place.retrain() == verdict.FAILED
     assert "the champion, linear/2, cannot be judged against" in capsys.readouterr().err
+
+
+def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
+    """With --to the server publishes and labels it; the verdict is among the reports. What fails is tried again."""
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    gone = options.parse_args([*place.words("--to", "127.0.0.1:1", "--timeout", "1")[1:]])
+    verdict_in = accepted_verdict(retrain.plan_of(gone))
+    model = make_artefact(offset_celsius=1.0)
+    current = champion.read_champion(place.repository, "linear")
+    with serving(place.repository.root) as server:
+        plan = retrain.plan_of(options.parse_args([*place.words("--to", server.address)[1:]]))
+        halfway = dataclasses.replace(plan, give_label=retrain.plan_of(gone).give_label)
+        with job.locked(plan):
+            made = job.publish_accepted(halfway, verdict_in, model, current)
+        assert made.version == 2
+        assert made.remark is not None
+        assert "UNAVAILABLE" in made.remark
+        assert place.repository.labels("linear") == {"stable": 1}
+        with job.locked(plan):
+            assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
+    assert made.report.parent.parent == place.reports
+    assert place.hidden() == {".lock"}
 
 
 # Jobs that meet, jobs that die ----------------------------------------------------------------------------------------
