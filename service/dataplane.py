@@ -7,7 +7,7 @@ run; `execute` runs them and gives each call its rows back. One call's error nev
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import structlog
@@ -37,12 +37,25 @@ FAULTS_ALONE: Final = 2
 _DEAD: Final = (CancelledError, ExpiredError)
 """Errors of calls that nobody waits for."""
 
+Served: TypeAlias = tuple[list[Tensor], list[Tensor]]
+"""What went into a run and what came out of it: an array for each input, and for each output, of the model."""
+
 
 class RunObserver(Protocol):
     """Is told of every run, once, by whichever thread ran it."""
 
-    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
-        """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took."""
+    def ran(
+        self,
+        version: LoadedVersion,
+        rows: int,
+        queue_seconds: Sequence[float],
+        inference_seconds: float,
+        served: Served,
+    ) -> None:
+        """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took, its arrays.
+
+        The arrays may be views of what came from the network, and must neither be changed nor kept.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +387,7 @@ class Dataplane:
         requests = [request for call in calls for request in call.requests]
         waited = [began - request.received_seconds for request in requests]
         rows = sum([call.rows for call in calls])
-        self._observer.ran(run.version, rows, waited, ended - began)
+        self._observer.ran(run.version, rows, waited, ended - began, (batch.tensors, outputs))
         now = self._clock()
         taken = [
             now - request.received_seconds for request in requests if not isinstance(request.outcome, ServiceError)

@@ -5,10 +5,12 @@ The names of the call metrics are those that the gRPC ecosystem's dashboards kno
 methods and loaded versions alone, so that no caller can make series; anything else is `other`.
 """
 
+import contextlib
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -17,11 +19,14 @@ from prometheus_client.registry import Collector
 
 from service.calls import Method, grpc_type
 from service.closed import Closed
+from service.dataplane import Served
 from service.device import Device
 from service.errors import Shed
 from service.models import LoadedVersion, Models, VersionState
 from service.observations.figures import LiveQuality
+from service.sampling import Sample
 from service.snapshot import (
+    ERROR,
     FAMILIES,
     HANDLED,
     INFERENCE_SECONDS_BOUNDS,
@@ -31,6 +36,7 @@ from service.snapshot import (
     Distribution,
     Labels,
     Snapshot,
+    Window,
     code_name,
     families,
 )
@@ -91,7 +97,9 @@ class _MethodTable:
 class _VersionTable:
     """What one version ran."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: LoadedVersion) -> None:
+        self.version = version
+        self.sample = None if version.artefact is None else Sample(version, version.artefact.columns)
         self.rows = 0
         self.batch_rows = Histogram(ROWS_BOUNDS)
         self.batch_calls = Histogram(ROWS_BOUNDS)
@@ -121,12 +129,16 @@ class Metrics(Collector):
         observations: ObservationSource | None = None,
         *,
         sources: Sequence[Source] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models = models
+        self._clock = clock
         self._device = device
         self._observations = observations
         self._sources = sources
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        """Held by whoever makes a snapshot."""
         self._methods = {method.path: _MethodTable(_method_labels(method)) for method in methods}
         self._other = _MethodTable(OTHER)
         self._versions: dict[tuple[str, str], _VersionTable] = {}
@@ -184,20 +196,29 @@ class Metrics(Collector):
 
     # Told by the dataplane --------------------------------------------------------------------------------------------
 
-    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
-        """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took."""
+    def ran(
+        self,
+        version: LoadedVersion,
+        rows: int,
+        queue_seconds: Sequence[float],
+        inference_seconds: float,
+        served: Served,
+    ) -> None:
+        """Learn of a run: its rows, how long each of its calls had waited, how long ONNX Runtime took, its arrays."""
         key = (version.name, str(version.version))
         with self._lock:
             table = self._versions.get(key)
-            if table is None:
+            if table is None or table.version is not version:
                 if not self._models.catalogue.holds(version):  # a last run of a retired version makes no new series
                     return
-                table = self._versions[key] = _VersionTable()
+                table = self._versions[key] = _VersionTable(version)
             table.rows += rows
             table.batch_rows.observe(rows)
             table.batch_calls.observe(len(queue_seconds))
             table.inference_seconds.observe(inference_seconds)
             table.queue_seconds.observe_all(queue_seconds)
+            if table.sample is not None and table.sample.room > 0:
+                table.sample.offer(served)
 
     # Told by the models -----------------------------------------------------------------------------------------------
 
@@ -223,7 +244,9 @@ class Metrics(Collector):
         """What every family stands at, in a fraction of the time that writing it takes."""
         numbers: dict[str, dict[Labels, float]] = {name: {} for name in FAMILIES}
         distributions: dict[str, dict[Labels, Distribution]] = {name: {} for name in FAMILIES}
-        with self._lock:
+        windows: dict[Labels, Window] = {}
+        now = self._clock()
+        with self._looking, self._samples_looked_at(now):
             for method in (*self._methods.values(), self._other):
                 numbers[STARTED][method.labels] = method.started
                 numbers[HANDLED] |= {(*method.labels, code_name(code)): calls for code, calls in method.handled.items()}
@@ -231,12 +254,17 @@ class Metrics(Collector):
             numbers["quicksilver_in_flight_calls"][()] = self._in_flight
             numbers["quicksilver_shed_calls"] = {(reason.value,): calls for reason, calls in self._shed.items()}
             self._add_connections(numbers)
-            for labels, table in {**{key: _VersionTable() for key in self._loaded()}, **self._versions}.items():
+            for labels, table in {**self._untouched(), **self._versions}.items():
                 numbers["quicksilver_rows"][labels] = table.rows
                 distributions["quicksilver_batch_rows"][labels] = table.batch_rows.distribution()
                 distributions["quicksilver_batch_calls"][labels] = table.batch_calls.distribution()
                 distributions["quicksilver_queue_seconds"][labels] = table.queue_seconds.distribution()
                 distributions["quicksilver_inference_seconds"][labels] = table.inference_seconds.distribution()
+                if table.sample is not None:
+                    numbers["quicksilver_sampled_rows"][labels] = table.sample.rows
+                    numbers["quicksilver_outside_domain_rows"][labels] = table.sample.outside
+                    distributions[ERROR] |= {} if table.sample.errors is None else {labels: table.sample.errors}
+                    windows[labels] = table.sample.window(now)
         self._add_models(numbers)
         if self._observations is not None:
             self._add_observations(numbers, self._observations)
@@ -245,11 +273,25 @@ class Metrics(Collector):
         return Snapshot(
             {name: series for name, series in numbers.items() if series},
             {name: series for name, series in distributions.items() if series},
+            windows,
         )
 
-    def _loaded(self) -> Iterator[tuple[str, str]]:
-        for model in self._models.catalogue.models.values():
-            yield from ((model.name, str(number)) for number, entry in model.versions.items() if entry.loaded)
+    @contextlib.contextmanager
+    def _samples_looked_at(self, now: float) -> Iterator[None]:
+        """Look at what was sampled, and then hold the lock. The look takes longer than calls should wait for it."""
+        with self._lock:
+            samples = [table.sample for table in self._versions.values() if table.sample is not None]
+            taken = [sample.take(now) for sample in samples]
+        for sample, rows in zip(samples, taken, strict=True):
+            sample.look(rows, now)
+        with self._lock:
+            yield
+
+    def _untouched(self) -> dict[tuple[str, str], _VersionTable]:
+        """Tables of what is loaded, as they are before the first run."""
+        models = self._models.catalogue.models.values()
+        loaded = [version for model in models for version in model.loaded]
+        return {(version.name, str(version.version)): _VersionTable(version) for version in loaded}
 
     def _add_connections(self, numbers: dict[str, dict[Labels, float]]) -> None:
         if self._connections_opened is None:

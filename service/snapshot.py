@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from proto.drift import population_stability_index
 from service.status import Code
 
 # From what was measured: an answer within one host takes 200 µs, a full batch some milliseconds.
@@ -39,11 +41,22 @@ ROWS_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 
 # Readings are noisy by about 2 °C; two versions of one model differ by less, unless one of them is wrong.
 DIFFERENCE_CELSIUS_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
+# °C: a fit of eleven readings is off by about one inside of what it was trained on, an MLP far outside by tens.
+ERROR_BOUNDS: Final = (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100)
+
+MIN_REFERENCE_ROWS: Final = 100
+"""Training rows without which a histogram of them says nothing about drift."""
+MIN_WINDOW_ROWS: Final = 500
+"""Rows that a window must hold; docs/metrics.md says how often chance alone passes 0.25 then."""
+
 METHOD_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 VERSION_LABELS: Final = ("model", "version")
 
 STARTED: Final = "grpc_server_started"
 HANDLED: Final = "grpc_server_handled"
+ERROR: Final = "quicksilver_error_against_exact_law_celsius"
+DRIFT: Final = "quicksilver_drift_psi"
+DRIFT_ROWS: Final = "quicksilver_drift_window_rows"
 
 Labels: TypeAlias = tuple[str, ...]
 """The values of a family's labels, in the order of their names."""
@@ -60,6 +73,30 @@ class Distribution:
         """The cumulative counts, each with its bound as Prometheus writes it."""
         names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
         return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Inputs of the last while against those of the training: counts by column, and by bin of its reference."""
+
+    expected: tuple[tuple[int, ...], ...]
+    found: tuple[tuple[int, ...], ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows that were looked at in the last while."""
+        return sum(self.found[0])
+
+    @property
+    def drift(self) -> float | None:
+        """The population stability index of the column where it is largest.
+
+        None where the reference or the window is too small to tell drift from chance.
+        """
+        if sum(self.expected[0]) < MIN_REFERENCE_ROWS or self.rows < MIN_WINDOW_ROWS:
+            return None
+        columns = zip(self.expected, self.found, strict=True)
+        return max(population_stability_index(expected, np.array(found)) for expected, found in columns)
 
 
 class Counter(NamedTuple):
@@ -128,6 +165,11 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     "quicksilver_load_failures": Counter("Attempts to load a version that failed.", ("model",)),
     "quicksilver_observations": Counter("Observations reported, by what became of them.", ("result",)),
     # Every worker measures against the same store, so that theirs differ by no more than when they looked.
+    "quicksilver_sampled_rows": Counter("Answered rows that were looked at.", VERSION_LABELS),
+    "quicksilver_outside_domain_rows": Counter("Those of them outside the training domain.", VERSION_LABELS),
+    ERROR: Histogram("Absolute difference of sampled answers from the exact law.", VERSION_LABELS, ERROR_BOUNDS),
+    DRIFT: Gauge("Population stability index of sampled inputs against those of the training.", VERSION_LABELS, "most"),
+    DRIFT_ROWS: Gauge("Sampled rows in the sliding window of the drift.", VERSION_LABELS, "sum"),
     "quicksilver_live_observations": Gauge(
         "Latest observations that a version is measured on.", VERSION_LABELS, "most"
     ),
@@ -150,17 +192,20 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
 class Snapshot:
     """The series of each family at one instant, by family and labels. A family without series may be missing.
 
-    `numbers` holds those of counters and gauges, `distributions` those of histograms.
+    `numbers` holds those of counters and gauges, `distributions` those of histograms. `windows`, by model and version,
+    are what the gauges of drift are made of when they are written: counts can be joined, an index cannot.
     """
 
     numbers: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     distributions: Mapping[str, Mapping[Labels, Distribution]] = field(default_factory=dict)
+    windows: Mapping[Labels, Window] = field(default_factory=dict)
 
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
     """Write a snapshot in Prometheus' terms: every family, those without series too."""
+    drift = _drift(snapshot.windows)
     for name, family in FAMILIES.items():
-        numbers = snapshot.numbers.get(name, {})
+        numbers = {**snapshot.numbers.get(name, {}), **drift.get(name, {})}
         if isinstance(family, Counter):
             yield _counter(name, family, _with_zeros(snapshot) if name == HANDLED else numbers)
         elif isinstance(family, Gauge):
@@ -170,6 +215,14 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
             yield gauge
         else:
             yield _histogram(name, family, snapshot.distributions.get(name, {}))
+
+
+def _drift(windows: Mapping[Labels, Window]) -> dict[str, dict[Labels, float]]:
+    indices = {labels: window.drift for labels, window in windows.items()}
+    return {
+        DRIFT: {labels: index for labels, index in indices.items() if index is not None},
+        DRIFT_ROWS: {labels: window.rows for labels, window in windows.items()},
+    }
 
 
 def _counter(name: str, family: Counter, numbers: Mapping[Labels, float]) -> Metric:
@@ -206,6 +259,7 @@ def to_plain(snapshot: Snapshot) -> dict[str, Any]:
             name: [[labels, value.counts, value.total] for labels, value in series.items()]
             for name, series in snapshot.distributions.items()
         },
+        "windows": [[labels, window.expected, window.found] for labels, window in snapshot.windows.items()],
     }
 
 
@@ -216,5 +270,9 @@ def from_plain(plain: Mapping[str, Any]) -> Snapshot:
         {
             name: {tuple(labels): Distribution(tuple(counts), total) for labels, counts, total in series}
             for name, series in plain["distributions"].items()
+        },
+        {
+            tuple(labels): Window(tuple(map(tuple, expected)), tuple(map(tuple, found)))
+            for labels, expected, found in plain["windows"]
         },
     )

@@ -4,9 +4,10 @@ Joining the parts of a workload that was split gives what one process would have
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from operator import add
 from typing import TypeVar
 
-from service.snapshot import FAMILIES, VERSION_LABELS, Counter, Distribution, Histogram, Labels, Snapshot
+from service.snapshot import FAMILIES, VERSION_LABELS, Counter, Distribution, Histogram, Labels, Snapshot, Window
 
 ValueT = TypeVar("ValueT", float, Distribution)
 
@@ -17,7 +18,10 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     """Join snapshots: distributions are added, counters and gauges go together as their family says."""
     numbers: dict[str, dict[Labels, float]] = {}
     distributions: dict[str, dict[Labels, Distribution]] = {}
+    windows: dict[Labels, Window] = {}
     for snapshot in snapshots:
+        for labels, window in snapshot.windows.items():
+            windows[labels] = both(windows[labels], window) if labels in windows else window
         for name, series in snapshot.numbers.items():
             into = numbers.setdefault(name, {})
             for labels, value in series.items():
@@ -26,7 +30,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
             joined = distributions.setdefault(name, {})
             for labels, distribution in held.items():
                 joined[labels] = added(joined[labels], distribution) if labels in joined else distribution
-    return Snapshot(numbers, distributions)
+    return Snapshot(numbers, distributions, windows)
 
 
 def _joined(name: str, one: float, other: float) -> float:
@@ -40,6 +44,15 @@ def added(one: Distribution, other: Distribution) -> Distribution:
     """What both hold."""
     counts = tuple(mine + theirs for mine, theirs in zip(one.counts, other.counts, strict=True))
     return Distribution(counts, one.total + other.total)
+
+
+def both(one: Window, other: Window) -> Window:
+    """What two windows found together; the fuller one where a version changed, so that they have other references."""
+    if one.expected != other.expected:
+        return max(one, other, key=lambda window: window.rows)
+    columns = zip(one.found, other.found, strict=True)
+    found = tuple(tuple(map(add, mine, theirs)) for mine, theirs in columns)
+    return Window(one.expected, found)
 
 
 def lasting(snapshot: Snapshot) -> Snapshot:

@@ -14,7 +14,7 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
 from service.calls import Body, Request
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Bound, Dataplane, Run, group
+from service.dataplane import BatchLimits, Bound, Dataplane, Run, Served, group
 from service.engine import EngineOptions
 from service.errors import (
     CancelledError,
@@ -43,9 +43,17 @@ class Runs:
     calls: list[int] = field(default_factory=list)
     versions: list[str] = field(default_factory=list)
 
-    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
+    def ran(
+        self,
+        version: LoadedVersion,
+        rows: int,
+        queue_seconds: Sequence[float],
+        inference_seconds: float,
+        served: Served,
+    ) -> None:
         """Keep one run."""
         assert inference_seconds >= 0
+        assert [len(array) for arrays in served for array in arrays] == [rows] * 2
         self.versions.append(str(version))
         self.rows.append(rows)
         self.calls.append(len(queue_seconds))

@@ -46,8 +46,13 @@ OURS = {
     "quicksilver_label_info": {"model", "label", "version"},
     "quicksilver_device_info": {"requested", "used"},
     "quicksilver_golden_deviation_celsius": {"model", "version"},
+    "quicksilver_sampled_rows": {"model", "version"},
+    "quicksilver_outside_domain_rows": {"model", "version"},
+    "quicksilver_error_against_exact_law_celsius": {"model", "version"},
+    "quicksilver_drift_window_rows": {"model", "version"},
+    "quicksilver_drift_psi": {"model", "version"},
 }
-WITHOUT_SERIES = {"quicksilver_version_failed"}
+WITHOUT_SERIES = {"quicksilver_version_failed", "quicksilver_drift_psi"}
 WITHOUT_SERIES_OF_GRPCIO = {
     "quicksilver_connections",
     "quicksilver_connections_opened",

@@ -20,7 +20,7 @@ from proto.repository import Repository
 from service.calls import BatchedMethod, Method
 from service.closed import Closed
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Dataplane, Run
+from service.dataplane import BatchLimits, Dataplane, Run, Served
 from service.engine import EngineOptions
 from service.errors import Shed
 from service.http2 import Certificates, Http2Front, Http2Limits
@@ -64,9 +64,16 @@ class Tally:
         """Count their ends."""
         self.closed[reason] += 1
 
-    def ran(self, version: LoadedVersion, rows: int, queue_seconds: Sequence[float], inference_seconds: float) -> None:
+    def ran(
+        self,
+        version: LoadedVersion,
+        rows: int,
+        queue_seconds: Sequence[float],
+        inference_seconds: float,
+        served: Served,
+    ) -> None:
         """Remember how many calls shared a run."""
-        del version, rows, inference_seconds
+        del version, rows, inference_seconds, served
         self.batches.append(len(queue_seconds))
 
 
