@@ -645,6 +645,11 @@ class Peer(asyncio.Protocol):
         return self._held + self._unsent
 
     @property
+    def begun(self) -> bool:
+        """Whether there ever was a connection."""
+        return self._transport is not None or self.times.closing < math.inf
+
+    @property
     def lost(self) -> bool:
         """Whether the connection is gone."""
         return self._transport is None

@@ -157,14 +157,17 @@ class Http2Front:
             connection.close()
             self._ended(Closed.HANDSHAKE)
             return
+        except asyncio.CancelledError:
+            if not peer.begun:  # else its transport closes it
+                connection.close()
+                self._ended(Closed.DRAINING)
+            raise
         finally:
             self._opening -= 1
         if peer.lost:
             return
         self._peers[peer] = None
         self._ring.append(peer)
-        if self._draining:
-            peer.drain(monotonic(), 0.0, Closed.DRAINING)
 
     def _ended(self, why: Closed) -> None:
         """Tell whoever wants to know that a connection is closed."""
@@ -185,8 +188,10 @@ class Http2Front:
         self._draining = True
         for acceptor in self._acceptors:
             acceptor.close()
-        for task in self._tasks:  # connections that are still being opened: their calls can go elsewhere
-            task.cancel()
+        await asyncio.sleep(0)  # connections that were just accepted begin to open
+        if self._ssl_context is not None:
+            for task in self._tasks:  # in the middle of a handshake no call was sent: they can all go elsewhere
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         now = monotonic()
         for peer in list(self._peers):

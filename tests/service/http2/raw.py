@@ -86,6 +86,7 @@ class RawClient:
         self.settings: dict[int, int] = {}
         self.closed = False
         self.acknowledge_pings = True
+        self.acknowledge_settings = True
         self.windows: dict[int, int] = {}
         self._encoder = Encoder()
         self._decoder = Decoder()
@@ -242,6 +243,8 @@ class RawClient:
             self._take_ping(frame)
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.settings = dict(frame.settings) or {0: 0}
+            if not self.acknowledge_settings:
+                return
             acknowledgement = SettingsFrame(0)
             acknowledgement.flags.add("ACK")
             self.try_send(acknowledgement.serialize())

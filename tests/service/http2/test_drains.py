@@ -1,5 +1,6 @@
 """Draining under load: what left the client is answered, what did not may be sent elsewhere, nothing lies between."""
 
+import contextlib
 import random
 import threading
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from hyperframe.frame import PingFrame, SettingsFrame
 
 from service.http2 import Http2Limits
 from service.models import Models
@@ -83,31 +85,37 @@ def test_every_call_on_the_wire_is_answered_over_many_drains(models: Models) -> 
     print(f"500 drains, {answered} calls on the wire, all answered")  # noqa: T201 - the figures are what it is for
 
 
-def listens(address: str) -> bool:
-    """Whether anybody listens there."""
-    try:
-        connect(address).close()
-    except OSError:
-        return False
-    return True
-
-
 def test_drain_meets_a_greeting(models: Models) -> None:
     """A client whose greeting was under way when the drain began has the calls answered that it sent with it."""
     with Serving(models) as serving, RawClient(serving.address, greet=False) as client:
+        client.acknowledge_pings = client.acknowledge_settings = False
         while serving.ask(lambda: serving.front.connections) != 1:
             pass
         draining = threading.Thread(target=serving.drain, args=(20,))
         draining.start()
-        while listens(serving.address):
-            pass
+        client.wait(lambda: len(client.goaways) == 1)
         stream, call = client.call_bytes(request(), BODY)
-        client.send(PREFACE + b"\0\0\0\4\0\0\0\0\0" + call)
+        client.send(PREFACE + SettingsFrame(0).serialize() + call)
         assert client.finish(stream).status == Code.OK
-        assert [goaway.last_stream_id for goaway in client.goaways][:1] == [LAST_OF_A_NOTICE]
+        assert client.goaways[0].last_stream_id == LAST_OF_A_NOTICE
+        client.send(PingFrame(0, b"draining", flags={"ACK"}).serialize())
         client.wait_closed()
         client.socket.close()
         draining.join()
+
+
+def test_drain_meets_connections_that_are_being_opened(models: Models) -> None:
+    """Connections that come in the moment of a drain are closed, and none is left to the garbage collector."""
+    for _ in range(10):
+        with Serving(models, Http2Limits(linger_seconds=0.05)) as serving, contextlib.ExitStack() as opened:
+            clients = [opened.enter_context(connect(serving.address)) for _ in range(20)]
+            serving.drain(20)
+            for client in clients:
+                client.settimeout(20)
+                with contextlib.suppress(ConnectionResetError):
+                    while client.recv(1 << 16):
+                        pass
+            assert serving.ask(lambda: serving.front.connections) == 0
 
 
 def test_drain_does_not_wait_for_who_never_greets(models: Models) -> None:
