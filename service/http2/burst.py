@@ -151,8 +151,9 @@ class Burst:
         return tally
 
     def failed(self, path: str, code: Code, seconds: float) -> None:
-        """Note a call that did not end well."""
+        """Note a call that did not end well; it is told in this turn's end, also where it ended with its connection."""
         self._failed[path, code].append(seconds)
+        self._schedule()
 
     def shed(self, reason: Shed) -> None:
         """Note a call that was refused for load, or given up."""

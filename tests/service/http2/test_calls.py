@@ -1,6 +1,7 @@
 """Unary calls over a raw socket: what is answered, and with which status."""
 
 import gzip
+import time
 import zlib
 
 import pytest
@@ -253,6 +254,16 @@ def test_cancelled_call_is_not_run(models: Models) -> None:
         assert client.finish(last).status == Code.OK
         assert sum(serving.tally.batches) == 2
         assert serving.tally.ended == {(CONVERT, Code.OK): 2, (CONVERT, Code.CANCELLED): 1}
+
+
+def test_observer_learns_of_a_client_that_vanished(serving: Serving) -> None:
+    """Calls that end with their connection are told at once, though nobody else calls."""
+    with RawClient(serving.address) as client:
+        client.call(BODY[:7], end=False)
+        while serving.ask(lambda: serving.front.calls) != 1:
+            pass
+    while serving.tally.ended != {(CONVERT, Code.CANCELLED): 1}:
+        time.sleep(0.001)
 
 
 def test_gone_client_leaves_nothing(models: Models) -> None:

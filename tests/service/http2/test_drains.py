@@ -106,7 +106,7 @@ def test_drain_meets_a_greeting(models: Models) -> None:
 
 def test_drain_meets_connections_that_are_being_opened(models: Models) -> None:
     """Connections that come in the moment of a drain are closed, and none is left to the garbage collector."""
-    for _ in range(10):
+    for _ in range(4):
         with Serving(models, Http2Limits(linger_seconds=0.05)) as serving, contextlib.ExitStack() as opened:
             clients = [opened.enter_context(connect(serving.address)) for _ in range(20)]
             serving.drain(20)
