@@ -1,0 +1,1 @@
+"""What runs Quicksilver and watches it, outside of the two packages."""
