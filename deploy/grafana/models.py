@@ -219,10 +219,18 @@ def _observed() -> list[Panel]:
 def _challengers() -> list[Panel]:
     return [
         show_course(
+            "Share of the canary",
+            "The share of calls that name no version which a canary answers; 0 is a shadow, which answers none.",
+            "percentunit",
+            Query(gauge_of("quicksilver_canary_share", VERSION), NAMED),
+        ),
+        show_course(
             "Canary calls",
-            "Calls a second that a canary answered in place of stable.",
+            "Calls a second that were given to a canary in place of stable, and those that went back to stable because "
+            "it could not answer.",
             "reqps",
             Query(rate_of("quicksilver_canary_calls_total", VERSION), NAMED),
+            Query(rate_of("quicksilver_canary_fallback_calls_total", VERSION), f"{NAMED}, given back"),
         ),
         show_course(
             "Shadowed rows",
@@ -230,6 +238,7 @@ def _challengers() -> list[Panel]:
             "load.",
             "rowsps",
             Query(rate_of("quicksilver_shadow_rows_total", VERSION), NAMED),
+            Query(rate_of("quicksilver_shadow_failed_rows_total", VERSION), f"{NAMED}, without an answer"),
             Query(rate_of("quicksilver_shadow_dropped_rows_total", "model"), "{{model}}, let go"),
         ),
         show_course(

@@ -236,6 +236,30 @@ def _load() -> list[Panel]:
             Query(gauge_of("process_resident_memory_bytes", "instance", of="sum", matchers=SERVER), "{{instance}}"),
         ),
         show_course(
+            "Workers",
+            "With several workers: those that take connections.",
+            "none",
+            Query(gauge_of("quicksilver_worker_up", "instance", of="sum", matchers=SERVER), "{{instance}}"),
+        ),
+        show_course(
+            "Connections by worker",
+            "With several workers: how evenly the connections lie. A new one goes to the worker that has fewest.",
+            "none",
+            Query(
+                gauge_of("quicksilver_worker_connections", "instance, worker", matchers=SERVER),
+                "{{instance}}, {{worker}}",
+            ),
+        ),
+        show_course(
+            "Age of the workers' reports",
+            "With several workers: time since each told what it counted. One that grows is a worker that hangs.",
+            "s",
+            Query(
+                gauge_of("quicksilver_worker_report_age_seconds", "instance, worker", matchers=SERVER),
+                "{{instance}}, {{worker}}",
+            ),
+        ),
+        show_course(
             "Workers replaced",
             "Worker processes that died and were replaced, in the last 15 minutes; only with several workers.",
             "none",

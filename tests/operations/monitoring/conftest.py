@@ -1,14 +1,23 @@
 """What tests of the monitoring share: Debian's Prometheus and its companions."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.environments import ROOT, install
+from tests.operations.debian import unpacked
+
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "amtool": "prometheus-alertmanager",
+    "prometheus-pushgateway": "prometheus-pushgateway",
+}
+"""The package that each program comes in."""
 
 
 @pytest.fixture(scope="session")
-def programs() -> Path:
-    """The directory of prometheus, promtool, prometheus-alertmanager, amtool and prometheus-pushgateway."""
-    install(Path(__file__).parent / "install.sh")
-    return ROOT / ".venv-monitoring" / "usr" / "bin"
+def program() -> Callable[[str], Path]:
+    """Gives the file of a program; skips by name where it cannot be had."""
+    return lambda name: unpacked(PACKAGES[name]) / "usr" / "bin" / name

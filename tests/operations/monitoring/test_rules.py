@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ CASES = sorted((PROMETHEUS / "tests").glob("*.yml"))
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 SEVERITIES = {"critical", "warning", "info"}
 
+Program = Callable[[str], Path]
+
 
 def run(*command: str | Path) -> None:
     """Run a program of Prometheus' to its end, which must be a good one."""
@@ -28,17 +31,17 @@ def cases() -> list[dict[str, Any]]:
     return [case for path in CASES for case in yaml.safe_load(path.read_text("utf-8"))["tests"]]
 
 
-def test_the_configurations_are_valid(programs: Path) -> None:
+def test_the_configurations_are_valid(program: Program) -> None:
     """Prometheus' own checks and Alertmanager's find nothing, promtool's lint of rules neither."""
-    run(programs / "promtool", "check", "config", PROMETHEUS / "prometheus.yml")
-    run(programs / "promtool", "check", "rules", "--lint-fatal", *sorted((PROMETHEUS / "rules").glob("*.yml")))
-    run(programs / "amtool", "check-config", PROMETHEUS / "alertmanager.yml")
+    run(program("promtool"), "check", "config", PROMETHEUS / "prometheus.yml")
+    run(program("promtool"), "check", "rules", "--lint-fatal", *sorted((PROMETHEUS / "rules").glob("*.yml")))
+    run(program("amtool"), "check-config", PROMETHEUS / "alertmanager.yml")
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_alerts_fire_when_they_should(programs: Path, path: Path) -> None:
+def test_alerts_fire_when_they_should(program: Program, path: Path) -> None:
     """Series are played through the rules by promtool, and the alerts that come are those that are written there."""
-    run(programs / "promtool", "test", "rules", path)
+    run(program("promtool"), "test", "rules", path)
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
