@@ -177,7 +177,7 @@ def test_documents_name_what_is_exposed() -> None:
 
 
 def test_everything_exposed_is_shown() -> None:
-    """Each family of ours, a worker's or a job's is on a dashboard or in an alert: what nobody sees need not be counted."""
+    """Each family of ours is on a dashboard or in an alert: what nobody sees need not be counted."""
     expressions = [fill(question.expression, FILLED) for question in QUESTIONS] + [alert["expr"] for alert in alerts()]
     looked_at = set().union(*map(metrics_of, expressions))
     assert {family for family in FAMILIES if looked_at.isdisjoint(stored_names(family))} == set()
