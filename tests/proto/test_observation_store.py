@@ -19,6 +19,7 @@ NOW = 1_700_000_000.0
 
 WRITER = """
 import sys
+import time
 from proto.observations import Observation, ObservationStore, StoreUnavailableError
 
 url, name = sys.argv[1:]
@@ -29,6 +30,7 @@ while True:
     try:
         store.add(group)
     except StoreUnavailableError:
+        time.sleep(0.05)
         continue
     print(number, flush=True)
     number += 7
