@@ -218,6 +218,23 @@ def _facts(answer: api.GetModelResponse) -> Iterator[tuple[str, str]]:
         run = answer.training
         yield "training", f"{run.epochs} epochs, seed {run.seed}, {run.dataset_rows} rows, sha256 {run.dataset_sha256}"
         yield "losses", f"training {run.training_loss:.4f} °C², validation {run.validation_loss:.4f} °C²"
+    if answer.HasField("live_quality"):
+        yield from _live_facts(answer.live_quality)
+
+
+def _live_facts(quality: api.LiveQuality) -> Iterator[tuple[str, str]]:
+    yield "observed", f"{quality.observations} times: error {_estimate(quality.mae_celsius, '.3f', ' °C')}"
+    if quality.HasField("coverage"):
+        stated = f"{quality.stated_coverage:.0%} stated"
+        yield "covered", f"{_estimate(quality.coverage, '.1%')}, {stated}"
+
+
+def _estimate(estimate: api.Estimate, form: str, unit: str = "") -> str:
+    """A figure with its bounds, where it has some."""
+    value = f"{estimate.value:{form}}{unit}"
+    if not estimate.HasField("lower"):
+        return value
+    return f"{value} ({estimate.lower:{form}} … {estimate.upper:{form}} at 95 %)"
 
 
 def _state(version: api.ModelVersion) -> str:

@@ -229,6 +229,24 @@ def test_a_model_is_described_by_what_is_known_of_it(capsys: pytest.CaptureFixtu
         assert words in printed
 
 
+def test_live_quality_is_shown_with_its_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that are known, and no others."""
+    answer = api.GetModelResponse(model="linear", version=api.ModelVersion(version=2))
+    answer.live_quality.observations = 7
+    answer.live_quality.mae_celsius.value = 0.5
+    print_model(answer)
+    printed = capsys.readouterr().out.splitlines()
+    assert "observed\t7 times: error 0.500 °C" in printed
+    assert not any(line.startswith("covered") for line in printed)
+    answer.live_quality.mae_celsius.CopyFrom(api.Estimate(value=0.5, lower=0.25, upper=0.75))
+    answer.live_quality.coverage.CopyFrom(api.Estimate(value=0.875, lower=0.5, upper=1))
+    answer.live_quality.stated_coverage = 0.8
+    print_model(answer)
+    printed = capsys.readouterr().out.splitlines()
+    assert "observed\t7 times: error 0.500 °C (0.250 … 0.750 at 95 %)" in printed
+    assert "covered\t87.5% (50.0% … 100.0% at 95 %), 80% stated" in printed
+
+
 def test_a_message_keeps_its_fields_names_in_json() -> None:
     """As the contract writes them."""
     assert json.loads(message_json(api.ListModelsResponse(default_model="x"))) == {"default_model": "x"}
