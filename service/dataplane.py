@@ -25,6 +25,7 @@ from service.errors import (
     OutsideDomainError,
     ServiceError,
 )
+from service.loading import NONE
 from service.models import LoadedVersion, Models
 from service.query import Answer, OnExtrapolation, Query, check_temperatures, possible
 
@@ -164,6 +165,23 @@ class CanaryRule(Protocol):
         """Learn that requests have their answers."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """When the steps of a run were, on the dataplane's clock, and the calls that were in it."""
+
+    calls: list[Bound]
+    arrays: tuple[list[Tensor], list[Tensor]]
+    """What went into ONNX Runtime, and what came out."""
+    started: float
+    """Joining and checking the rows began."""
+    began: float
+    """ONNX Runtime began."""
+    ended: float
+    """ONNX Runtime ended."""
+    encoded: float
+    """The answers were there."""
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """Calls that share one run of one version."""
@@ -171,6 +189,9 @@ class Run:
     version: LoadedVersion
     calls: list[Bound] = field(default_factory=list)
     rows: int = 0
+
+    ran: "Ran | None" = None
+    """What there is to tell of it, until it was told."""
 
     @property
     def requests(self) -> list[Request]:
@@ -245,6 +266,7 @@ class Dataplane:
         """Set the outcome of every request."""
         for run in self.plan(requests):
             self.execute(run)
+            self.record(run)
 
     def plan(self, requests: Sequence[Request]) -> list[Run]:
         """Decode requests and group them into runs; those that cannot be run get their outcome here."""
@@ -269,7 +291,7 @@ class Dataplane:
         return group(bound, self._limits)
 
     def execute(self, run: Run) -> None:
-        """Run once, and set the outcome of every call that shares the run.
+        """Run once, and set the outcome of every call that shares the run. `record` is to follow.
 
         Where a shared run fails, its calls are run alone: what one of them sent may be what failed it. What a canary
         failed that was not asked for it is answered by the stable version.
@@ -308,6 +330,7 @@ class Dataplane:
         stable = Bound(failed.requests, call.stable_query, call.stable, failed.tensors, failed.rows)
         for run in group([stable] if call.stable.rows_independent else stable.parts(1), self._limits):
             self._run(run)
+            self.record(run)
 
     def _attempt(self, run: Run) -> ServiceError | None:
         try:
@@ -324,7 +347,9 @@ class Dataplane:
         for call in calls:
             (request,) = call.requests
             if len(faults) < FAULTS_ALONE:
-                self._run(Run(call.version, [call], call.rows))
+                run = Run(call.version, [call], call.rows)
+                self._run(run)
+                self.record(run)
             else:
                 request.outcome = faults[-1]
                 self._count_failures(call.version, [request])
@@ -384,15 +409,20 @@ class Dataplane:
         _hand_out(run.version, calls, outputs, batch)
         if self._canaries is not None and (trial := self._models.catalogue.trials.get(run.version)):
             self._canaries.answered(trial, calls, outputs)
-        requests = [request for call in calls for request in call.requests]
-        waited = [began - request.received_seconds for request in requests]
-        rows = sum([call.rows for call in calls])
-        self._observer.ran(run.version, rows, waited, ended - began, (batch.tensors, outputs))
-        now = self._clock()
-        taken = [
-            now - request.received_seconds for request in requests if not isinstance(request.outcome, ServiceError)
-        ]
-        times = RunTimes(sum(waited) - (began - started) * len(waited), began - started, ended - began, now - ended)
+        run.ran = Ran(calls, (batch.tensors, outputs), started, began, ended, self._clock())
+
+    def record(self, run: Run) -> None:
+        """Tell the observers of a run that was executed: once its calls have their answers, for whom they wait."""
+        ran, run.ran = run.ran, None
+        if ran is None:
+            return
+        requests = [request for call in ran.calls for request in call.requests]
+        rows = sum([call.rows for call in ran.calls])
+        waited = [ran.began - request.received_seconds for request in requests]
+        self._observer.ran(run.version, rows, waited, ran.ended - ran.began, ran.arrays)
+        taken = [ran.encoded - each.received_seconds for each in requests if not isinstance(each.outcome, ServiceError)]
+        joining = ran.began - ran.started
+        times = RunTimes(sum(waited) - joining * len(waited), joining, ran.ended - ran.began, ran.encoded - ran.ended)
         self._statistics.ran(run.version, rows, taken, times)
 
 
@@ -438,7 +468,7 @@ def _join(version: LoadedVersion, calls: Sequence[Bound]) -> _Batch:
     else:
         tensors = [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
     outside = version.outside(tensors[0]) if tensors else None
-    return _Batch(tensors, outside, inside=outside is not None and not outside.any())
+    return _Batch(tensors, outside, inside=outside is not None and (outside.base is NONE or not outside.any()))
 
 
 def _refuse_rows(calls: Sequence[Bound], batch: _Batch) -> bool:

@@ -29,6 +29,11 @@ WARM_BATCHES: Final = (1, 2, 32, 1024)
 """Rows of the runs that warm a session, so that no caller pays for its first allocations."""
 
 
+_FEW_VALUES: Final = 8
+"""Up to here Python compares numbers faster than NumPy begins to."""
+NONE: Final = np.zeros(1024, np.bool_)
+NONE.flags.writeable = False
+
 DEFAULT_CONFIG: Final = ModelConfig()
 """What is assumed of a model where its operator says nothing."""
 
@@ -106,13 +111,29 @@ class LoadedVersion:
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
 
+    @cached_property
+    def range(self) -> tuple[float, float] | None:
+        """The training domain of a model with one input column, where it is stated."""
+        if self.domain is None or len(self.domain[0]) != 1:
+            return None
+        return float(self.domain[0][0]), float(self.domain[1][0])
+
     def outside(self, rows: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         """Tell which rows of `[N, columns]` lie outside the training domain; None where it is not stated."""
         if self.domain is None:
             return None
+        if self.range is not None and _all_within(rows, *self.range):
+            return NONE[: len(rows)] if len(rows) <= len(NONE) else np.zeros(len(rows), np.bool_)
         low, high = self.domain
         inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
         return np.logical_not(inside)  # so that NaN is outside
+
+
+def _all_within(rows: NDArray[np.float32], low: float, high: float) -> bool:
+    """Whether all values lie within a range; NaN does not."""
+    if rows.size <= _FEW_VALUES:
+        return all([low <= value <= high for value in rows.ravel().tolist()])  # noqa: C419 - quicker than a generator
+    return bool(rows.min() >= low and rows.max() <= high)
 
 
 def signature_of(path: Path) -> Signature | None:

@@ -116,6 +116,7 @@ class Runner:
 
     def _execute(self, run: Run) -> None:
         self._dataplane.execute(run)
+        self._dataplane.record(run)
         self._reply(run.requests)
 
     def _reply(self, requests: Sequence[Request]) -> None:

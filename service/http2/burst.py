@@ -7,7 +7,7 @@ socket that was readable has been read. An idle server answers at once, a busy o
 import asyncio
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Protocol
@@ -50,6 +50,9 @@ class Peer(Protocol):
 
     def flush(self) -> None:
         """Write what there is to write."""
+
+    def settle(self) -> None:
+        """See what that changed; called after the bytes went out."""
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -100,6 +103,9 @@ class Burst:
         self._large: deque[tuple[Request, int]] = deque()
         self._dirty: dict[Peer, None] = {}
         self._scheduled = False
+        self._flushed: list[Peer] = []
+        self._ran: list[tuple[Run, float]] = []
+        """Runs of this turn, with the seconds they took, of which nobody was told yet."""
         self._costs = Costs()
         self._workers = ThreadPoolExecutor(limits.worker_threads, thread_name_prefix="large-calls")
         self._idle_workers = limits.worker_threads
@@ -163,7 +169,7 @@ class Burst:
         """Let the workers finish, and tell what was not told yet."""
         self._stopped = True
         self._workers.shutdown(wait=True, cancel_futures=True)
-        self._report()
+        self._keep_books()
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -177,14 +183,31 @@ class Burst:
         if self._large:
             self._dispatch()
         while self._dirty:
-            self._flush(self._dirty.popitem()[0])
-        self._report()
+            peer = self._dirty.popitem()[0]
+            self._guarded(peer, peer.flush)
+            self._flushed.append(peer)
+        self.loop.call_soon(self._settle)  # the loop sends what was written first: nobody waits for the books
         if self._small:
             self._schedule()
 
-    def _flush(self, peer: Peer) -> None:
+    def _settle(self) -> None:
+        """Do what can wait until the answers are on their way."""
+        flushed, self._flushed = self._flushed, []
+        for peer in flushed:
+            self._guarded(peer, peer.settle)
+        self._keep_books()
+
+    def _keep_books(self) -> None:
+        """Tell the observers what happened."""
+        ran, self._ran = self._ran, []
+        for run, seconds in ran:
+            self._costs.learn(run.version, run.rows, seconds)
+            self._dataplane.record(run)
+        self._report()
+
+    def _guarded(self, peer: Peer, action: Callable[[], None]) -> None:
         try:
-            peer.flush()
+            action()
         except Exception:  # a fault on one connection must not keep the others from their answers
             log.exception("connection failed")
             peer.abort()
@@ -217,7 +240,7 @@ class Burst:
             return False
         began = monotonic()
         self._dataplane.execute(run)
-        self._costs.learn(run.version, run.rows, monotonic() - began)
+        self._ran.append((run, monotonic() - began))
         return True
 
     def _elsewhere(self, requests: list[Request], away: list[Run]) -> list[Request]:
@@ -251,6 +274,7 @@ class Burst:
         began = monotonic()
         try:
             self._dataplane.execute(run)
+            self._dataplane.record(run)
         finally:
             self.loop.call_soon_threadsafe(self._executed, run, monotonic() - began)
 

@@ -541,12 +541,23 @@ class Peer(asyncio.Protocol):
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what there is to write, and see what that changes."""
+        """Write what there is to write."""
         self._relieve()
         if self._transport is None or self._paused or self.times.closing < math.inf:
             return
         try:
             self._write()
+        except NGH2Error as error:
+            self._broken(error)
+
+    def settle(self) -> None:
+        """See what was changed by writing; also where so much was written that no more may be."""
+        if self._transport is None or self.times.closing < math.inf:
+            return
+        try:
+            if self._stopping:
+                self._write()  # what was queued since the last flush: a reset would overtake it
+            self._read(self.times.heard)
             if self._stopping:
                 self._stop_answered()
         except NGH2Error as error:
@@ -569,7 +580,6 @@ class Peer(asyncio.Protocol):
             self._transport.write(out)
             self._pace.sent(self._answers, len(out))
             self._answers = 0
-        self._read(self.times.heard)
 
     def _push(self) -> None:
         """Write within a turn, so that one call's many answers do not lie here; events are left for the flush."""
@@ -588,6 +598,7 @@ class Peer(asyncio.Protocol):
             self._stopping.discard(stream_id)
             self._http2.reset_stream(stream_id, ErrorCode.NO_ERROR)
         self._write()
+        self._read(self.times.heard)
 
     def _is_sent(self, stream_id: int) -> bool:
         if self._http2.queued_body_size(stream_id):

@@ -61,9 +61,16 @@ WITHOUT_SERIES_OF_GRPCIO = {
 
 
 class _Scrape:
-    """One reading of /metrics."""
+    """One reading of /metrics, once no call is in flight: a call counts as ended a moment after its answer went out."""
 
     def __init__(self, server: Server) -> None:
+        for _ in range(1000):
+            self._read(server)
+            if not self.value("quicksilver_in_flight_calls"):
+                return
+            time.sleep(0.01)
+
+    def _read(self, server: Server) -> None:
         with urlopen(f"http://{server.http_address}/metrics") as response:
             self.text = response.read().decode()
         self.families = {family.name: family for family in text_string_to_metric_families(self.text)}
@@ -252,6 +259,7 @@ def test_the_registry_is_the_one_given(repository: Repository) -> None:
             server.start()
         with Converter(servers[0].address, model="linear") as converter:
             converter.convert(32)
+        assert _Scrape(servers[0]).value("quicksilver_in_flight_calls") == 0
         labels = {"model": "linear", "version": "1"}
         assert [registry.get_sample_value("quicksilver_rows_total", labels) for registry in registries] == [1, 0]
     finally:
