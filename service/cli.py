@@ -7,6 +7,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
@@ -103,7 +104,8 @@ def _run_server(settings: Settings) -> int:
     configure_logs(settings.log_format, settings.log_level)
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread starts, so that none takes them
-    server = _start_workers(settings) if settings.workers > 1 else _start_server(settings)
+    loaded = _let_end_at_once(signals)
+    server = _start_workers(settings, loaded) if settings.workers > 1 else _start_server(settings, loaded)
     if server is None:
         return 1
     settle_memory()
@@ -115,7 +117,30 @@ def _run_server(settings: Settings) -> int:
     return 0 if server.stop() else 1
 
 
-def _start_server(settings: Settings) -> "Server | None":
+def _let_end_at_once(signals: set[signal.Signals]) -> Callable[[], None]:
+    """Let signals end the process, until the function that is returned was called and has returned.
+
+    A start may take minutes, all of it within ONNX Runtime, where no Python runs to notice a signal. So one thread lets
+    the system end the process; the others, and whatever they start, go on blocking the signals.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which would wait for Python to run
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    over = threading.Event()
+
+    def wait() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        over.wait()
+
+    def end() -> None:
+        over.set()
+        waiting.join()
+
+    waiting = threading.Thread(target=wait, name="ends-at-once", daemon=True)
+    waiting.start()
+    return end
+
+
+def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | None":
     from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
     from service.admin import TokenFileError  # noqa: PLC0415 - as above
     from service.engine import DeviceError  # noqa: PLC0415 - as above
@@ -124,20 +149,20 @@ def _start_server(settings: Settings) -> "Server | None":
 
     try:
         server = Server(settings)
-        server.start()
+        server.start(loaded)
     except (DeviceError, AddressError, TokenFileError, StoreSettingError) as error:
         _fail("serve", str(error), 1)
         return None
     return server
 
 
-def _start_workers(settings: Settings) -> "Supervisor | None":
+def _start_workers(settings: Settings, loaded: Callable[[], None]) -> "Supervisor | None":
     from service.address import AddressError  # noqa: PLC0415 - as above; neither ONNX Runtime nor gRPC, which workers need
     from service.workers.supervisor import Supervisor, WorkerError  # noqa: PLC0415 - as above
 
     try:
         supervisor = Supervisor(settings)
-        supervisor.start()
+        supervisor.start(loaded)
     except (WorkerError, AddressError) as error:
         _fail("serve", str(error), 1)
         return None

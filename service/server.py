@@ -1,7 +1,7 @@
 """The composition root: makes every part, wires them, starts them in order, and drains them in order."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -116,8 +116,8 @@ class Server:
         self.address = settings.listen
         self.http_address = settings.http_listen
 
-    def start(self) -> None:
-        """Load the models, open the ports, and say that the server is ready.
+    def start(self, loaded: Callable[[], None] = lambda: None) -> None:
+        """Load the models, call `loaded`, open the ports, and say that the server is ready.
 
         Raises:
             DeviceError: the device that was asked for cannot be had.
@@ -130,6 +130,7 @@ class Server:
         if self._http is not None:
             self.http_address = self._http.start()
         self.models.load()
+        loaded()
         self._observations.start()
         self.address = self._front.start()
         self.health.accept()

@@ -6,8 +6,6 @@ is left out.
 
 import contextlib
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import onnx
 import torch
 
 from proto.artefact import OUTPUT_NAME, Interval, input_name, to_metadata
+from training import places
 from training.describe import describe
 from training.errors import ExportError
 from training.fit import Fitted
@@ -79,24 +78,9 @@ def write(path: Path, model: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_beside(path, model)
+        places.replace_file(path, model)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _write_beside(path: Path, model: bytes) -> None:
-    """Write a hidden file in the same directory, and rename it."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(model)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's is private to one user
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from training import places
+
 PAGE: Final = "index.html"
 
 
@@ -25,6 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Draw the gallery, write it, and print the paths."""
     from training import gallery_figures, pages  # noqa: PLC0415 - heavy imports: see the top of the file
 
+    places.check_directory(arguments.output)
+    places.check_file_path(arguments.output / PAGE)
     drawn = [pages.draw(picture) for picture in gallery_figures.pictures()]
     page = pages.render("gallery.html", pictures=drawn)
     for path in pages.write(arguments.output, PAGE, page, drawn):

@@ -1,12 +1,10 @@
 """Pictures on a page: one self-contained HTML file, readable in light and dark and on paper, and the PNGs beside it.
 
 A page refers to nothing outside itself: pictures are inlined as data, styles stand in its head, and its content
-security policy forbids the browser to fetch anything. Files appear whole or not at all: each is written under a hidden
-name and renamed.
+security policy forbids the browser to fetch anything. Files appear whole or not at all.
 """
 
 import base64
-import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from training import plots
+from training import places, plots
 from training.plots import DARK, LIGHT, Theme
 
 
@@ -96,18 +94,5 @@ def write(directory: Path, page_name: str, page: str, drawn: Sequence[DrawnPictu
     contents = {directory / f"{each.picture.name}.png": each.light for each in drawn}
     contents[directory / page_name] = page.encode()
     for path, content in contents.items():
-        replace_file(path, content)
+        places.replace_file(path, content)
     return [directory / page_name, *list(contents)[:-1]]
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` at once: whoever reads sees the old file or the new one, whenever this is interrupted."""
-    staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with staging.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

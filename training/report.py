@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from training import arguments as shared
+from training import places
 from training.dataset import Dataset, Split
 from training.errors import DataError
 from training.options import Architecture, FitOptions, default_options
@@ -39,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Fit both models with their default options, write the report, and print the paths."""
     from training import interval  # noqa: PLC0415 - imports torch: see the top of the file
 
+    places.check_directory(arguments.output)
+    places.check_file_path(arguments.output / PAGE)
     dataset, split = shared.load(arguments)
     if dataset.fahrenheit is None:
         raise DataError(dataset.source, f"the report is of one column in °F, not of {', '.join(dataset.columns)}")

@@ -6,8 +6,6 @@ answered at once.
 
 import argparse
 import dataclasses
-import errno
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.repository import Repository, check_name
 from training import arguments as shared
-from training import telemetry
+from training import places, telemetry
 from training.dataset import Dataset
 from training.errors import TelemetryError
 from training.options import ACTIVATIONS, KINDS, OPTIMIZERS, PUBLISHED, Architecture, FitOptions, default_options
@@ -74,34 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
         _say(f"{name}/{versions[-1]} is in {arguments.publish}/ already: nothing to do")
         return 0
     if arguments.output is not None:
-        check_file_path(arguments.output)
+        places.check_file_path(arguments.output)
     if arguments.publish is not None:
-        check_directory(arguments.publish)
-        check_directory(arguments.publish / name)
+        places.check_directory(arguments.publish)
+        places.check_directory(arguments.publish / name)
     telemetry.check_places(arguments.push_to, arguments.metrics_file)
     if arguments.metrics_file is not None:
-        check_file_path(arguments.metrics_file)
+        places.check_file_path(arguments.metrics_file)
     _train_and_tell(arguments, name)
     return 0
-
-
-def check_file_path(path: Path) -> None:
-    """Raise the OSError, naming the path, with which writing a file there would end, so far as that is known before."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    check_directory(path.parent, path)
-
-
-def check_directory(directory: Path, path: Path | None = None) -> None:
-    """Raise an OSError, naming the path, where a directory can neither be written to nor be made.
-
-    `path` is what the error names, the directory where none is given.
-    """
-    nearest = next(each for each in (directory, *directory.parents, Path()) if os.path.lexists(each))
-    if not nearest.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path or directory))
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path or directory))
 
 
 def _misused(problem: str) -> int:

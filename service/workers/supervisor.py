@@ -158,8 +158,8 @@ class Supervisor:
         """Whether calls are accepted, and every model answers."""
         return self._serving and whole(self._states()).ready
 
-    def start(self) -> None:
-        """Start the workers, open the port, and say that the server is ready.
+    def start(self, loaded: Callable[[], None] = lambda: None) -> None:
+        """Start the workers, call `loaded` when all are up, open the port, and say that the server is ready.
 
         Raises:
             WorkerError: a worker cannot start. Then none is left.
@@ -169,6 +169,7 @@ class Supervisor:
         self._thread.start()
         try:
             self._run(self._start())
+            loaded()
             self.address = self._run(self._listen())
         except BaseException:
             self._run(self._end(0.0))

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,12 @@ from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
 from proto.runtime import onnxruntime
 from service.client import Converter
-from tests.e2e.processes import FREE_PORTS, Serving, quicksilver, serving
+from tests.e2e.processes import ENVIRONMENT, FREE_PORTS, Serving, quicksilver, serving
 from tests.service.artefacts import make_artefact
 
 LARGE_CALLS = 16
+MANY_VERSIONS = 1000
+"""As many as take a start seconds to load."""
 LARGE_ROWS = 1 << 19
 STARTED = (
     'grpc_server_started_total{grpc_method="Convert",grpc_service="quicksilver.v1.ConverterService",grpc_type="unary"}'
@@ -122,6 +126,29 @@ def test_a_drain_ends_in_time(repository: Repository) -> None:
             next(stream.call)
         assert server.wait() == 1
         assert any("cut off" in event["event"] for event in server.logged)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_ends_a_start_at_once(repository: Repository, number: signal.Signals, workers: str) -> None:
+    """While models are loaded nothing is in flight: the process ends by the signal, and so do its workers."""
+    content = repository.model_path("linear", 1).read_bytes()
+    for version in range(2, MANY_VERSIONS):
+        path = repository.model_path("linear", version)
+        path.parent.mkdir()
+        path.write_bytes(content)
+    flags = ["--repository", str(repository.root), "--version-policy", "all", "--log-format", "json", *FREE_PORTS]
+    command = [sys.executable, "-m", "quicksilver", "serve", *flags, "--workers", workers]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    ) as server:
+        assert server.stderr is not None
+        assert "version loaded" in next(line for line in server.stderr if "version loaded" in line)
+        server.send_signal(number)
+        assert server.wait(60) == -number
+        rest = server.stderr.read()  # its end comes when no process is left that could write
+    assert '"serving"' not in rest
+    assert rest.count("version loaded") < MANY_VERSIONS - 2
 
 
 def test_who_asks_twice_does_not_wait(repository: Repository) -> None:

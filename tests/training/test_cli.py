@@ -108,6 +108,23 @@ def test_places_that_cannot_be_written_are_refused_before_the_fit(
         assert line in {f"quicksilver train: {path}: {says}", f"quicksilver train: {path / 'file'}: {says}"}
 
 
+@pytest.mark.parametrize(("command", "page"), [("report", "report.html"), ("gallery", "index.html")])
+def test_pages_that_cannot_be_written_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, page: str
+) -> None:
+    """A file for the directory, or a directory for the page, without a line of progress, and nothing is written."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / page).mkdir()
+    for path, named, says in (
+        (tmp_path / "file", tmp_path / "file", "Not a directory"),
+        (tmp_path, tmp_path / page, "Is a directory"),
+    ):
+        assert main([command, "--output", str(path)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"quicksilver {command}: {named}: {says}"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["file", page])
+
+
 def test_reader_that_leaves_keeps_nothing_from_being_written(tmp_path: Path) -> None:
     """`train | head` writes and publishes all the same, and ends as any command does whose reader has left."""
     program = "import sys, quicksilver; sys.exit(quicksilver.main())"

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.training.pages_read import Page, pixels
-from training import pages, plots
+from training import pages, places, plots
 from training.pages import Picture
 from training.plots import Theme
 
@@ -73,14 +73,14 @@ def test_an_interrupted_write_leaves_the_old_file(
 ) -> None:
     """Ctrl-C or a full disk, before the file is synced or before it is renamed: the old file stands, and only it."""
     path = tmp_path / "report.html"
-    pages.replace_file(path, b"old")
+    places.replace_file(path, b"old")
 
     def fail(*_: object, **__: object) -> NoReturn:
         raise fault
 
     monkeypatch.setattr(os, function, fail)
     with pytest.raises(type(fault)):
-        pages.replace_file(path, b"new" * 100_000)
+        places.replace_file(path, b"new" * 100_000)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -88,8 +88,8 @@ def test_an_interrupted_write_leaves_the_old_file(
 def test_a_write_replaces(tmp_path: Path) -> None:
     """A second write takes the first one's place, and nothing else is left."""
     path = tmp_path / "report.html"
-    pages.replace_file(path, b"old")
-    pages.replace_file(path, b"new")
+    places.replace_file(path, b"old")
+    places.replace_file(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
