@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from proto.drift import population_stability_index
@@ -96,7 +95,7 @@ class Window:
         if sum(self.expected[0]) < MIN_REFERENCE_ROWS or self.rows < MIN_WINDOW_ROWS:
             return None
         columns = zip(self.expected, self.found, strict=True)
-        return max(population_stability_index(expected, np.array(found)) for expected, found in columns)
+        return max(population_stability_index(expected, found) for expected, found in columns)
 
 
 class Counter(NamedTuple):
