@@ -206,6 +206,26 @@ def test_prometheus_scrapes_the_server(stack: Stack) -> None:
     assert {series["metric"]["model"] for series in rows()} <= {"linear", "mlp"}
 
 
+def test_training_jobs_tell_what_they_came_to(stack: Stack) -> None:
+    """The trainer's figures reach Prometheus by way of the Pushgateway."""
+
+    def told() -> set[str]:
+        found = stack.get(9090, "/api/v1/query?query=quicksilver_training_last_run_timestamp_seconds")
+        return {series["metric"]["model"] for series in found["data"]["result"]}
+
+    _until(lambda: told() >= {"linear", "mlp"}, "figures of both models")
+
+
+def test_retraining_looks_by_itself(stack: Stack) -> None:
+    """The service of the profile `retrain` looks at once, finds nothing to learn from, and waits for the next time."""
+    stack.compose("--profile", "retrain", "up", "--detach", "--no-build", "--no-deps", "retrain")
+    _until(lambda: stack.compose("logs", "--no-log-prefix", "retrain").strip(), "a word from retraining")
+    state = stack.state("retrain")["State"]
+    assert (state["Running"], state["Restarting"]) == (True, False), stack.compose("logs", "retrain")
+    stack.compose("stop", "retrain")
+    assert stack.state("retrain")["State"]["ExitCode"] == 0
+
+
 def test_prometheus_knows_its_alertmanager(stack: Stack) -> None:
     """Rules are loaded without an error, and alerts would arrive."""
     _until(lambda: stack.get(9090, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "finding Alertmanager")
