@@ -74,7 +74,7 @@ def _observation(line: Mapping[str, str], source: str | None) -> Observation:
         observed_at_seconds=_observed_at(line),
         source=line.get("source") or source or "",
         request_id=request_id,
-        row=None if request_id is None else int(_number(line, "row")) if line.get("row") else 0,
+        row=None if request_id is None else _row(line.get("row") or "0"),
     )
     return made if made.id else replace(made, id=content_id(made))
 
@@ -84,6 +84,13 @@ def _number(line: Mapping[str, str], column: str) -> float:
         return float(line[column])
     except ValueError:
         raise InvalidObservationError(column, f"{line[column]!r} is no number") from None
+
+
+def _row(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidObservationError("row", f"{text!r} is no whole number") from None
 
 
 def _observed_at(line: Mapping[str, str]) -> float:

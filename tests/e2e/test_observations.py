@@ -73,9 +73,12 @@ def _report_until_killed(server: Serving, numbers: Iterator[int], after: int) ->
     return answered
 
 
-def test_a_server_killed_anywhere_loses_no_observation_it_acknowledged(repository: Repository, url: str) -> None:
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 15))])
+def test_a_server_killed_anywhere_loses_no_observation_it_acknowledged(
+    repository: Repository, url: str, seed: int
+) -> None:
     """Kill -9 in the middle of reports, three times on one store: every group that was answered is there, whole."""
-    chance = random.Random(11)  # noqa: S311 - a moment, not a secret
+    chance = random.Random(seed)  # noqa: S311 - a moment, not a secret
     numbers = iter(range(1_000_000))
     answered: list[int] = []
     for _ in range(3):

@@ -17,6 +17,8 @@ from tests.e2e.processes import ENVIRONMENT
 
 NOW = 1_700_000_000.0
 
+pytestmark = pytest.mark.timeout(600)  # the first run may install PostgreSQL
+
 WRITER = """
 import sys
 import time
@@ -123,7 +125,7 @@ def test_many_who_add_the_same_at_once_add_it_once(new_url: Callable[[], str]) -
     assert sum(one.accepted + one.duplicates for one in added) == 6 * 150
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 40))])
 def test_a_writer_killed_anywhere_loses_nothing_it_was_told_is_stored(new_url: Callable[[], str], seed: int) -> None:
     """Kill -9 of a process that adds: every group that it said was added is there whole, and none in part."""
     url = new_url()

@@ -1,5 +1,8 @@
 """Reports over real connections to real servers with real stores: durable, idempotent, guarded, bounded, measured."""
 
+import contextlib
+import io
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +23,8 @@ from service.status import Code
 from tests.databases.postgres import Postgres
 from tests.service.artefacts import DOMAIN, HALF_WIDTH_CELSIUS, exact_celsius
 from tests.service.conftest import StartServer
+
+pytestmark = pytest.mark.timeout(600)  # the first run may install PostgreSQL
 
 TIMEOUT_SECONDS = 30.0
 BEGAN_SECONDS = time.time() - 3600
@@ -210,6 +215,25 @@ def test_observations_are_joined_to_what_was_answered(converter: Converter, url:
         found = {one.id: (one.model, one.version, one.predicted_celsius) for one in store.observations()}
     assert found["right"] == ("linear", 2, float(answered.celsius[1]))
     assert found["other-row"] == found["unknown"] == (None, None, None)
+
+
+def test_a_stream_of_conversions_is_joined_too(observing: Server, converter: Converter, url: str) -> None:
+    """A request on a stream has its id like any other."""
+    with grpc.insecure_channel(observing.address) as channel:
+        requests = [api.ConvertStreamRequest(request=api.ConvertRequest(fahrenheit=[50.25], request_id="s-1"))]
+        assert len(list(ConverterServiceStub(channel).ConvertStream(iter(requests)))) == 1
+    converter.report([Observation("on-stream", 50.25, 10.0, BEGAN_SECONDS, "bench", "s-1", 0)])
+    with ObservationStore.open(url) as store:
+        eventually(lambda: store.stats().joined == 1)
+
+
+def test_the_example_of_the_page_works(observing: Server) -> None:
+    """What docs/observations.md shows in Python runs, and prints what its comments say."""
+    page = (Path(__file__).parents[3] / "docs" / "observations.md").read_text("utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(example.replace("127.0.0.1:50051", observing.address), {})  # noqa: S102 - our own page
+    assert printed.getvalue() == "Added(accepted=1, duplicates=0)\n"
 
 
 def test_live_quality_is_measured_for_every_loaded_version(observing: Server, converter: Converter) -> None:
