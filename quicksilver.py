@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "ready": Command("service.cli", "tell whether a running server is ready, or wait until it is"),
     "convert": Command("service.cli", "convert temperatures with a running server"),
     "models": Command("service.cli", "list and describe a server's models; label, roll back, remove versions"),
+    "promote": Command("service.cli", "promote a canary that proved better; roll back a stable that turned worse"),
     "observations": Command("service.cli", "store observations of true temperatures; write them out; count them"),
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from google.protobuf.message import Message
 
-from service import connection, observation_commands, ready, repository_commands
+from service import connection, observation_commands, promote, ready, repository_commands
 from service.arguments import Parser
 from service.config import (
     FILE_VARIABLE,
@@ -337,4 +337,5 @@ _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "convert": _convert,
     "models": _models,
     "observations": observation_commands.run,
+    "promote": promote.run,
 }

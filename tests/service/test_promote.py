@@ -1,0 +1,242 @@
+"""`quicksilver promote`, run as the command that it is, on a real repository and a real store of observations."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quicksilver
+from proto.observation import Observation
+from proto.observations import ObservationStore
+from proto.repository import Repository
+from proto.traffic import CanaryTraffic
+from tests.service.artefacts import exact_celsius
+from tests.service.open_inference.graphs import two_by_two
+
+Run = Callable[..., tuple[int, str, str]]
+Observe = Callable[..., None]
+
+
+@pytest.fixture
+def tried(repository: Repository) -> Repository:
+    """`linear` 1 is stable and right; 2, five degrees warmer, is the canary and takes a share."""
+    repository.set_label("linear", "canary", 2)
+    repository.set_canary_traffic("linear", CanaryTraffic(share=0.5))
+    return repository
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """The URL of a store."""
+    return f"sqlite:///{tmp_path / 'observations.sqlite'}"
+
+
+@pytest.fixture
+def run(repository: Repository, store: str, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command; gives its exit code, and what it said on stdout and stderr."""
+
+    def call(*words: str, name: str = "linear") -> tuple[int, str, str]:
+        where = ["--repository", str(repository.root), "--store", store, "--device", "cpu"]
+        code = quicksilver.main(["promote", name, *where, *words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def observe(store: str) -> Observe:
+    """Stores observations of a thermometer that is so many degrees off the law; at once, or at some time."""
+    chance = np.random.default_rng(20_261_122)
+
+    def add(
+        rows: int,
+        offset_celsius: float,
+        *,
+        sources: int = 2,
+        at_seconds: float | None = None,
+        noise_celsius: float = 1.0,
+    ) -> None:
+        began = time.time() if at_seconds is None else at_seconds
+        with ObservationStore.open(store) as opened:
+            known = opened.stats().observations
+            readings = chance.uniform(-40, 212, rows)
+            opened.add(
+                [
+                    Observation(
+                        id=str(known + row),
+                        fahrenheit=float(reading),
+                        celsius=exact_celsius(float(reading)) + offset_celsius + float(chance.normal(0, noise_celsius)),
+                        observed_at_seconds=began + row * 1e-6,
+                        source=f"thermometer {row % sources}",
+                    )
+                    for row, reading in enumerate(readings)
+                ]
+            )
+
+    return add
+
+
+def test_a_canary_that_is_better_becomes_stable(tried: Repository, run: Run, observe: Observe) -> None:
+    """The thermometer has drifted by five degrees, which the canary learned: it is promoted, and its traffic ends."""
+    observe(100, 5.0)
+    code, said, _ = run()
+    assert code == 0
+    assert "linear: canary 2 against stable 1: 100 observations since" in said
+    assert "smaller by" in said
+    assert said.endswith("better\nlinear: stable is version 2, promoted\n")
+    labels = tried.label_history("linear")
+    assert dict(labels.current) == {"stable": 2}
+    assert not labels.traffic
+    assert labels.moves.promotions == 1
+
+
+def test_a_canary_that_is_worse_is_no_canary_any_more(tried: Repository, run: Run, observe: Observe) -> None:
+    """Nothing but its label and its traffic goes: the version stays."""
+    observe(100, 0.0)
+    code, said, _ = run()
+    assert code == 3
+    assert said.endswith("not better\nlinear: version 2 is no canary any more, since it is not better\n")
+    assert tried.labels("linear") == {"stable": 1}
+    assert not tried.label_history("linear").traffic
+    assert tried.versions("linear") == [1, 2]
+
+
+@pytest.mark.parametrize("case", ["no rows", "few rows", "one source", "equals", "too old", "no canary"])
+def test_what_is_not_decided_changes_nothing(tried: Repository, run: Run, observe: Observe, case: str) -> None:
+    """However often one looks."""
+    if case == "no canary":
+        tried.remove_label("linear", "canary")
+    rows, offset = {"no rows": (0, 5.0), "few rows": (29, 5.0), "equals": (200, 2.5)}.get(case, (200, 5.0))
+    observe(rows, offset, sources=1 if case == "one source" else 2, at_seconds=1000.0 if case == "too old" else None)
+    before = tried.label_history("linear")
+    for _ in range(3):
+        code, _, complained = run()
+        assert (code, complained) == (4, "")
+    assert tried.label_history("linear") == before
+
+
+@pytest.mark.usefixtures("tried")
+def test_observations_count_that_are_newer_than_both_versions(run: Run, observe: Observe) -> None:
+    """What could have been in the training data of one of them proves nothing of it."""
+    observe(100, 5.0, at_seconds=1000.0)
+    assert run()[0] == 4
+    observe(40, 0.0)
+    _, said, _ = run("--json")
+    assert json.loads(said)["comparisons"][0]["evidence"]["rows"] == 40
+
+
+def test_a_stable_version_that_turned_worse_goes_back(tried: Repository, run: Run, observe: Observe) -> None:
+    """It is judged by what was observed since it became stable, not by what had made it so."""
+    observe(400, 5.0)
+    assert run()[0] == 0
+    assert run()[0] == 4, "nothing speaks against it yet, and what speaks for it is no longer asked"
+    observe(100, 0.0)
+    code, said, _ = run()
+    assert code == 5
+    assert said.endswith("linear: stable is version 1 again, since it is better\n")
+    labels = tried.label_history("linear")
+    assert dict(labels.current) == {"stable": 1}
+    assert (labels.moves.promotions, labels.moves.rollbacks) == (1, 1)
+    assert run()[0] == 4, "there is nothing further back, and no canary"
+
+
+def test_an_error_above_its_bound_goes_back_where_that_is_less(tried: Repository, run: Run, observe: Observe) -> None:
+    """A bound is an alarm of its own; but nobody is helped by a version whose error is as great."""
+    tried.promote_canary("linear", 2, 1)
+    observe(60, 12.0)  # both are off by more than the cap counts: neither is better
+    code, said, _ = run("--error-bound", "3")
+    assert code == 4
+    assert "the mean error of stable is above 3 °C, and that of version 1 is no smaller" in said
+    observe(10, 2.0, noise_celsius=0.0)  # between both, a little nearer to the one before
+    code, said, _ = run("--error-bound", "3")
+    assert code == 5
+    assert "stable is version 1 again, since the mean error is above 3 °C" in said
+
+
+def test_what_was_seen_is_told_in_json(tried: Repository, run: Run, observe: Observe) -> None:
+    """Every figure by which it was decided, in one line; a mean of no rows is null."""
+    _, said, _ = run("--json")
+    nothing = json.loads(said)
+    assert nothing["outcome"] == "not decided"
+    assert nothing["comparisons"][0]["evidence"]["mean_celsius"] is None
+    observe(100, 5.0)
+    _, said, _ = run("--json")
+    told = json.loads(said)
+    assert said.count("\n") == 1
+    assert (told["model"], told["outcome"]) == ("linear", "promoted")
+    (comparison,) = told["comparisons"]
+    assert (comparison["candidate"], comparison["present"], comparison["role"]) == (2, 1, "canary")
+    evidence = comparison["evidence"]
+    assert (evidence["rows"], evidence["sources"], evidence["verdict"]) == (100, 2, "better")
+    assert 0 < evidence["gain_lower_celsius"] < evidence["gain_celsius"] < evidence["gain_upper_celsius"]
+    assert tried.labels("linear") == {"stable": 2}
+
+
+def test_a_margin_asks_for_more(tried: Repository, run: Run, observe: Observe) -> None:
+    """A canary that is better by less than the margin is refused."""
+    observe(400, 5.0)
+    assert run("--margin", "4.5")[0] == 3
+    assert tried.labels("linear") == {"stable": 1}
+
+
+@pytest.mark.parametrize("case", ["broken", "no model", "no store", "corrupt labels", "no converter", "gone"])
+def test_what_cannot_be_judged_is_a_failure_in_one_line(
+    tried: Repository, run: Run, observe: Observe, store: str, case: str
+) -> None:
+    """Exit code 1, and nothing moves."""
+    observe(100, 5.0)
+    labels = tried.root / "linear" / "labels.json"
+    before = labels.read_text()
+    if case == "broken":
+        tried.model_path("linear", 2).write_bytes(b"broken")
+    elif case == "no store":
+        file = Path(store.removeprefix("sqlite:///"))
+        file.unlink()
+        file.mkdir()
+    elif case == "corrupt labels":
+        labels.write_text(before := "{")
+    elif case == "no converter":
+        tried.model_path("linear", 2).write_bytes(two_by_two())
+    elif case == "gone":
+        tried.model_path("linear", 2).unlink()
+    code, said, complained = run(name="absent" if case == "no model" else "linear")
+    assert (code, said) == (1, "")
+    assert complained.startswith("quicksilver promote: ")
+    assert complained.count("\n") == 1
+    assert labels.read_text() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rate", "0"),
+        ("--rate", "1"),
+        ("--error-cap", "nan"),
+        ("--margin", "5"),
+        ("--error-bound", "5"),
+        ("--least-rows", "0"),
+        ("--interval", "0"),
+        ("--interval", "nan"),
+        ("--share", "1"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(run: Run, words: tuple[str, ...]) -> None:
+    """Exit code 2, before anything is looked at."""
+    with pytest.raises(SystemExit) as caught:
+        run(*words)
+    assert caught.value.code == 2
+
+
+def test_a_store_must_be_named(
+    repository: Repository, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the flag or by the variable that the server takes it from."""
+    monkeypatch.delenv("QUICKSILVER_OBSERVATIONS", raising=False)
+    with pytest.raises(SystemExit):
+        quicksilver.main(["promote", "linear", "--repository", str(repository.root)])
+    assert "--store or QUICKSILVER_OBSERVATIONS" in capsys.readouterr().err
+    code = quicksilver.main(["promote", "linear", "--repository", str(repository.root), "--store", "nothing:///x"])
+    assert code == 2

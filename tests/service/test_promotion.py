@@ -1,0 +1,118 @@
+"""The decision about a canary: what decides it, what never does, and how often it is wrong."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from benchmarks.looks import BETTER, EQUAL, simulate
+from service.promotion import Rule, Verdict, compare, exceeds, losses
+
+RULE = Rule()
+ERRORS = arrays.arrays(np.float64, st.integers(0, 80), elements=st.floats(-30, 30))
+
+
+def two_sources(rows: int) -> list[str]:
+    """As many sources as the rule asks for."""
+    return ["kitchen" if row % 2 else "cellar" for row in range(rows)]
+
+
+@given(ERRORS, st.floats(-30, 30))
+def test_a_loss_is_bounded_whatever_the_error(errors: np.ndarray, extra: float) -> None:
+    """Between nothing and the cap; what is no number counts as the worst there is."""
+    capped = losses(np.array([*errors, extra, math.nan, math.inf]), 5.0)
+    assert ((capped >= 0) & (capped <= 5)).all()
+    assert capped[-2:].tolist() == [5.0, 5.0]
+
+
+@given(ERRORS, st.data())
+def test_both_ways_of_asking_agree(present: np.ndarray, data: st.DataObject) -> None:
+    """Exchanged, two versions get the opposite figures, and never are both of them better."""
+    candidate = data.draw(arrays.arrays(np.float64, len(present), elements=st.floats(-30, 30)))
+    one = compare(present, candidate, two_sources(len(present)), RULE)
+    other = compare(candidate, present, two_sources(len(present)), RULE)
+    assert one.log_evidence_better == pytest.approx(other.log_evidence_worse)
+    assert one.verdict is Verdict.OPEN or one.verdict is not other.verdict
+    if len(present):
+        assert one.gain_celsius == pytest.approx(-other.gain_celsius, abs=1e-9)
+        assert one.gain_lower_celsius == pytest.approx(-other.gain_upper_celsius, abs=1e-6)
+        assert one.gain_lower_celsius - 1e-5 <= one.gain_celsius <= one.gain_upper_celsius + 1e-5
+
+
+def test_a_canary_that_is_plainly_better_is_better_and_the_other_way_worse() -> None:
+    """Two degrees less error on a hundred rows decide."""
+    noise = np.random.default_rng(1).normal(0, 1, 100)
+    assert compare(noise + 3, noise, two_sources(100), RULE).verdict is Verdict.BETTER
+    assert compare(noise, noise + 3, two_sources(100), RULE).verdict is Verdict.WORSE
+    assert compare(noise, noise, two_sources(100), RULE).verdict is Verdict.OPEN
+
+
+@pytest.mark.parametrize(("rows", "sources", "decides"), [(29, 2, False), (100, 1, False), (30, 2, True)])
+def test_few_rows_or_sources_decide_nothing(rows: int, sources: int, *, decides: bool) -> None:
+    """However great the difference is: one source may be wrong."""
+    named = [str(row % sources) for row in range(rows)]
+    verdict = compare(np.full(rows, 4.0), np.zeros(rows), named, RULE).verdict
+    assert (verdict is Verdict.BETTER) == decides
+
+
+def test_a_gain_below_the_margin_is_refused_in_the_end() -> None:
+    """Better, and not by as much as was asked for: that is decided too."""
+    noise = np.random.default_rng(2).normal(0, 0.5, 2000)
+    evidence = compare(np.abs(noise) + 1.0, np.abs(noise) + 0.9, two_sources(2000), Rule(margin_celsius=0.5))
+    assert evidence.verdict is Verdict.WORSE
+    assert evidence.gain_celsius == pytest.approx(0.1)
+    assert evidence.gain_lower_celsius < 0.1 < evidence.gain_upper_celsius < 0.5
+
+
+def test_one_wild_row_decides_nothing() -> None:
+    """A loss counts up to the cap: an observation that is off by a million degrees weighs no more than one off by 5."""
+    present, candidate = np.full(200, 1.0), np.full(200, 1.5)
+    present[7] = 1e6
+    assert compare(present, candidate, two_sources(200), RULE).verdict is Verdict.WORSE
+
+
+def test_an_error_above_its_bound_is_told_from_one_below() -> None:
+    """With as much evidence as any other decision."""
+    noise = np.random.default_rng(3).normal(0, 2, 300)
+    assert exceeds(noise + 4, two_sources(300), 2.5, RULE)
+    assert not exceeds(noise, two_sources(300), 2.5, RULE)
+    assert not exceeds(noise + 4, ["one"] * 300, 2.5, RULE)
+    with pytest.raises(ValueError, match="below the cap, 5 °C, not 5"):
+        exceeds(noise, two_sources(300), 5.0, RULE)
+
+
+def test_equals_are_promoted_as_seldom_as_promised_however_often_one_looks() -> None:
+    """In 400 simulated lives of 1,500 rows at most 5 % promote a canary that is no better; by p-values a quarter do."""
+    betting, looking = simulate(EQUAL, runs=400, rows=1500, rule=RULE)
+    assert np.isfinite(betting).mean() <= RULE.rate
+    assert np.isfinite(looking).mean() >= 0.25
+
+
+def test_a_better_canary_is_promoted_and_the_sooner_the_better_it_is() -> None:
+    """In 40 simulated lives each: of those two degrees better all within 1,500 rows, and of those four within 300."""
+    _, _, two, four = [simulate(pair, runs=40, rows=1500, rule=RULE)[0] for pair in BETTER]
+    assert np.isfinite(two).all()
+    assert four.max() < 300
+    assert np.median(four) < np.median(two)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"rate": 0.0}, "the rate is between 0 and 1, not 0"),
+        ({"rate": 1.0}, "the rate"),
+        ({"cap_celsius": 0.0}, "the cap is a number of °C above 0"),
+        ({"cap_celsius": math.nan}, "the cap"),
+        ({"margin_celsius": 5.0}, "the margin is from 0 to below the cap, 5 °C"),
+        ({"margin_celsius": math.nan}, "the margin"),
+        ({"least_rows": 0}, "at least one row"),
+        ({"least_sources": 0}, "at least one row and one source"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(values: dict[str, float], reason: str) -> None:
+    """Before anything is decided by it."""
+    with pytest.raises(ValueError, match=reason):
+        Rule(**values)  # type: ignore[arg-type] # wrong on purpose
