@@ -6,7 +6,7 @@ that typed contents cannot hold (FP16, BF16), all outputs come raw.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -17,11 +17,11 @@ from service.engine import Tensor
 from service.models import Choice, LoadedVersion
 from service.open_inference.datatypes import BOOL, BYTES
 from service.open_inference.plan import Plan, Plans
-from service.open_inference.request import Asked, Heads
+from service.open_inference.request import MAX_REMEMBERED_BYTES, Asked, Heads
 from service.open_inference.tensors import from_raw, from_typed, to_raw, to_typed
 from service.query import Answer, OnExtrapolation, Query
 from service.remembered import Remembered
-from service.wire import LITTLE_ENDIAN, Part, field_head, length_delimited
+from service.wire import LITTLE_ENDIAN, SMALL_BYTES, Part, field_head, length_delimited
 
 _ID: Final = pb.ModelInferResponse.ID_FIELD_NUMBER
 _OUTPUTS: Final = pb.ModelInferResponse.OUTPUTS_FIELD_NUMBER
@@ -29,6 +29,8 @@ _RAW_INPUT: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS: Final = pb.ModelInferResponse.InferOutputTensor.CONTENTS_FIELD_NUMBER
 
+MAX_TEMPLATE_BYTES: Final = 1 << 16
+"""Longer requests are read field by field, which is nothing beside their contents."""
 JOINED_BYTES: Final = 4096
 """Contents up to this are put behind the rest of their answer as one piece; larger ones stay views."""
 
@@ -68,8 +70,8 @@ class InferCodec(Codec):
     def __init__(self) -> None:
         self._heads = Heads()
         self._plans = Plans()
-        self._around: Remembered[tuple[bytes, bytes], bool] = Remembered()
-        """Whether what stands before and behind raw contents is whole fields, without further contents."""
+        self._templates: Remembered[int, _Template] = Remembered()
+        """By the length of the requests that are like it."""
 
     def decode(self, body: bytes) -> InferQuery:
         """Read a request; its names and shapes are compared with the model's once that is found.
@@ -79,7 +81,15 @@ class InferCodec(Codec):
             InvalidRequestError: it contradicts itself: contents that do not fit datatype and shape, or both kinds.
             UnimplementedError: it asks for shared memory or classification.
         """
-        return self.query(self._heads.read(body))
+        template = self._known(body)
+        if template is None:
+            asked = self._heads.read(body)
+            self._learn(body, asked)
+            return self.query(asked)
+        asked = template.asked
+        contents = memoryview(body)[template.start : template.stop]
+        tensors = (from_raw(asked.head.inputs[0], contents),)
+        return InferQuery(asked, tensors, self._plans, asked.head.model, asked.head.choice)
 
     def read(self, body: bytes) -> Asked:
         """Read a request up to its contents; errors as `decode`."""
@@ -109,29 +119,32 @@ class InferCodec(Codec):
 
     def pattern(self, body: bytes) -> Pattern | None:
         """Tell where the raw contents of a request stand, if it has one input of plain numbers."""
-        asked = self._heads.read(body) if LITTLE_ENDIAN and len(body) <= MAX_BYTES else None
-        if asked is None or len(asked.raw) != 1 or not asked.raw[0]:
+        if len(body) > MAX_BYTES:
             return None
-        tensor, raw = asked.head.inputs[0], asked.raw[0]
-        if tensor.datatype in {BYTES, BOOL} or tensor.raw_bytes != len(raw) or not tensor.shape:
+        template = self._known(body) or self._learn(body, self._heads.read(body))
+        if template is None:
             return None
-        head = field_head(_RAW_INPUT, len(raw))
-        start = body.rfind(head + raw)
-        if start < 0 or not self._is_around(body[:start], body[start + len(head) + len(raw) :]):
-            return None
+        asked = template.asked
+        tensor = asked.head.inputs[0]
 
         def query(values: Bytes) -> InferQuery:
             rows = values.view(tensor.datatype.storage).reshape(-1, *tensor.shape[1:])
             return InferQuery(asked, (rows,), self._plans, asked.head.model, asked.head.choice)
 
-        return Pattern(start + len(head), start + len(head) + len(raw), query)
+        return Pattern(template.start, template.stop, query)
 
-    def _is_around(self, before: bytes, behind: bytes) -> bool:
-        known = self._around.get((before, behind))
-        if known is None:
-            known = _has_no_contents(before) and _has_no_contents(behind)
-            self._around.put((before, behind), known)
-        return known
+    def _known(self, body: bytes) -> "_Template | None":
+        """Find a request among those that were read: one that differs from it in its contents alone."""
+        template = self._templates.get(len(body))
+        is_like = template is not None and body.startswith(template.before) and body.endswith(template.behind)
+        return template if is_like else None
+
+    def _learn(self, body: bytes, asked: Asked) -> "_Template | None":
+        """Remember a request that was read; None where it is no plain one, or a wrong one."""
+        template = _template(body, asked) if LITTLE_ENDIAN and len(body) <= MAX_TEMPLATE_BYTES else None
+        if template is not None:
+            self._templates.put(len(body), template)
+        return template
 
     def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
         """Write many answers as one table, where all outputs are plain numbers, a row of which goes with a row in."""
@@ -150,6 +163,36 @@ class InferCodec(Codec):
         return [[body] for body in table(columns, calls)]
 
 
+class _Template(NamedTuple):
+    """A request with one raw input of plain numbers, and what the same but for its contents looks like."""
+
+    before: bytes
+    """Whole fields, and the head of the contents."""
+    behind: bytes
+    """Whole fields."""
+    start: int
+    stop: int
+    asked: Asked
+    """Without the contents."""
+
+
+def _template(body: bytes, asked: Asked) -> _Template | None:
+    if len(asked.raw) != 1 or not asked.raw[0]:
+        return None
+    tensor, raw = asked.head.inputs[0], asked.raw[0]
+    if tensor.datatype in {BYTES, BOOL} or tensor.raw_bytes != len(raw) or not tensor.shape:
+        return None
+    head = field_head(_RAW_INPUT, len(raw))
+    start = body.rfind(head + raw)
+    stop = start + len(head) + len(raw)
+    before, behind = body[: start + len(head)], body[stop:]
+    if start < 0 or len(before) + len(behind) > MAX_REMEMBERED_BYTES:
+        return None
+    if not _has_no_contents(before[:start]) or not _has_no_contents(behind):
+        return None
+    return _Template(before, behind, start + len(head), stop, Asked(asked.head, asked.id, (b"",)))
+
+
 def _has_no_contents(fields: bytes) -> bool:
     try:
         return not pb.ModelInferRequest.FromString(fields).raw_input_contents
@@ -162,6 +205,9 @@ def _identity(identity: bytes) -> bytes:
 
 
 def _raw(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:
+    if len(arrays) == 1 and arrays[0].nbytes <= SMALL_BYTES and plan.outputs[0][0] is not BYTES and LITTLE_ENDIAN:
+        (prefix,) = plan.prefix((arrays[0].shape,))
+        return [identity + prefix + arrays[0].tobytes()]
     parts: list[Part] = [identity]
     size = 0
     for prefix, (datatype, _), array in zip(
