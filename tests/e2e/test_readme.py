@@ -1,7 +1,8 @@
 """The README tells the truth: each of its commands is run, in order, and the answers it shows are those that come.
 
 The commands run in a copy of the checkout, so that no model or report of the developer's is touched, and on free ports.
-`make test` is not run: it is this suite.
+`make test` is not run: it is this suite. Commands of Docker Compose stand in blocks of their own (`sh`), which
+tests/operations/test_compose.py runs, where there is an engine.
 """
 
 import contextlib

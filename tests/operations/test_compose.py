@@ -7,6 +7,7 @@ made of Debian's packages.
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -25,12 +26,13 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from service.client import Converter
 from service.client_errors import ServerUnavailableError
+from tests.e2e.test_readme import blocks
 from tests.environments import ROOT, install
 from tests.operations.conftest import INSTALL
 from tests.operations.engine import Engine, engine
 from tests.operations.stand_ins import download_packages, make_images, package_index
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]  # of which the first test makes the images
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 PULLED = [service["image"] for service in COMPOSE["services"].values() if service["image"].startswith("prom/")]
@@ -309,6 +311,22 @@ def test_the_volume_survives(stack: Stack) -> None:
     assert stack.comes_back() == before[0]
     assert stack.answer(50) == before
     assert stack.compose("logs", "--no-log-prefix", "trainer").count("already: nothing to do") == 2
+
+
+def test_the_readmes_commands_work(stack: Stack) -> None:
+    """From nothing to nothing, as the README has them, in order; in between, the new version answers."""
+    stack.compose("down", "--volumes", "--timeout", "20")
+    (block,) = blocks("sh")
+    *commands, last = (shlex.split(line, comments=True)[2:] for line in block.splitlines())
+    for command in commands:
+        # images are there already, and Grafana's cannot be had
+        what = [word.replace("--build", "--no-build") for word in command]
+        stack.compose(*what, *(STARTED if command[0] == "up" else ()))
+    stack.comes_back()
+    _until(lambda: stack.answer(50)[1] == 2, "the second version's answer")
+    stack.compose(*last)
+    assert stack.compose("ps", "--quiet") == ""
+    stack.up()
 
 
 def test_containers_are_confined(stack: Stack) -> None:
