@@ -17,6 +17,8 @@ class Thermometer:
 
     gain_per_day: float = 0.002
     offset_per_day_fahrenheit: float = 0.1
+    steady_from_day: float = np.inf
+    """From here on gain and offset stay as they are."""
     jump_day: float = np.inf
     jump_fahrenheit: float = 0.0
 
@@ -24,7 +26,8 @@ class Thermometer:
         """Readings in °F [N] for true temperatures [N] at days [N]."""
         true = celsius * 9.0 / 5.0 + 32.0
         jump = np.where(days >= self.jump_day, self.jump_fahrenheit, 0.0)
-        return true * (1.0 + self.gain_per_day * days) + self.offset_per_day_fahrenheit * days + jump
+        drifted = np.minimum(days, self.steady_from_day)
+        return true * (1.0 + self.gain_per_day * drifted) + self.offset_per_day_fahrenheit * drifted + jump
 
 
 def observe(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from proto.artefact import Artefact
 from proto.observations import Columns, ObservationError, ObservationStore
-from proto.repository import STABLE, Repository, RepositoryError, check_name
+from proto.repository import CANARY, STABLE, Repository, RepositoryError, check_name
 from training import challengers, gate, verdict_files
 from training.challengers import Challenger, Recipe, Shown, absolute_errors, fit_all
 from training.champion import Champion, answer, current_version, read_champion
@@ -46,7 +46,6 @@ from training.verdict import (
     Verdict,
 )
 
-CANARY: Final = "canary"
 _TRIAL_PREFIX: Final = ".trial-"
 _INTENT_FILE: Final = ".intent.json"
 _LOCK_FILE: Final = ".lock"

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from proto.repository import STABLE, Repository, check_name
+from proto.repository import CANARY, STABLE, Repository, check_name
 from training import arguments as shared
 from training import dataset, telemetry
 from training.dataset import CELSIUS, FAHRENHEIT, Dataset
@@ -321,7 +321,7 @@ def plan_of(arguments: argparse.Namespace) -> "Plan":
         DataError: the base data cannot be used.
     """
     from training.challengers import Recipe  # noqa: PLC0415 - these import torch: see the top of the file
-    from training.job import CANARY, Plan  # noqa: PLC0415 - as above
+    from training.job import Plan  # noqa: PLC0415 - as above
 
     return Plan(
         repository=Repository(arguments.repository),

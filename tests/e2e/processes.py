@@ -20,14 +20,14 @@ ENVIRONMENT = {
 FREE_PORTS = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 
 
-def quicksilver(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def quicksilver(*arguments: str, timeout_seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "quicksilver", *arguments],
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=timeout_seconds,
         env={**ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
     )

@@ -35,7 +35,7 @@ def plan_in(root: Path) -> Plan:
         bounds=Bounds(),
         recipe=Recipe(),
         reports=root / "reports",
-        label=job.CANARY,
+        label=repository.CANARY,
         deliver=lambda model, beside: models.publish("linear", model, beside=beside),
         give_label=functools.partial(models.set_label, "linear"),
     )
