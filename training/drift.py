@@ -21,6 +21,8 @@ class DriftRules:
 
     minimum_rows: int = 50
     """So many observations newer than all that the champion was fitted to; with fewer nothing is decided."""
+    recent_rows: int = 200
+    """The newest so many of them are looked at: what was well before is no comfort."""
     stability_index: float = 0.25
     """A population stability index of the readings from here on, where chance does not explain it."""
     error_ratio: float = 1.5
@@ -30,8 +32,9 @@ class DriftRules:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a rule that means nothing, or rows too few for the test."""
-        if self.minimum_rows < 2 * GROUPS:
-            raise ValueError(f"drift is decided from {2 * GROUPS} observations or more, not {self.minimum_rows}")
+        fewest = min(self.minimum_rows, self.recent_rows)
+        if fewest < 2 * GROUPS:
+            raise ValueError(f"drift is decided from {2 * GROUPS} observations or more, not {fewest}")
         if not (self.stability_index > 0 and self.error_ratio > 0):
             raise ValueError("a threshold of drift must be above 0")
 
@@ -69,6 +72,7 @@ def decide(
             reasons=(f"{len(errors)} new observations; it takes {rules.minimum_rows}",),
             rows=len(errors),
         )
+    fahrenheit, errors = fahrenheit[-rules.recent_rows :], errors[-rules.recent_rows :]
     index, moved = _moved(reference, fahrenheit, rules)
     squared = mean_over_time(errors**2)
     grown = _grown(squared, validation_loss, rules)

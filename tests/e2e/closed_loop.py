@@ -8,7 +8,6 @@ observations count for a version only from when it was there.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,6 +17,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from service.client import Converter
 from tests.e2e.processes import Serving, quicksilver, serving
 from tests.service.artefacts import make_artefact
 from tests.thermometer import DAY_SECONDS, Thermometer, observe
+
+if TYPE_CHECKING:
+    import subprocess
 
 HISTORY_DAYS = 20.0
 JUMP_DAY = 8.0
@@ -130,11 +133,13 @@ class Loop:
     def retrain(self, *options: str) -> "subprocess.CompletedProcess[str]":
         """Run the job to its end."""
         places = ["--repository", str(self.repository.root), "--reports", str(self.root / "reports")]
-        return quicksilver("retrain", "linear", "--observations", self.url, *places, *QUICK, *options)
+        return quicksilver(
+            "retrain", "linear", "--observations", self.url, *places, *QUICK, *options, timeout_seconds=300
+        )
 
     def promote(self) -> "subprocess.CompletedProcess[str]":
         """Look once whether the canary is proven better."""
-        return quicksilver("promote", "linear", "--repository", str(self.repository.root), "--store", self.url)
+        return quicksilver("models", "label", "linear", "stable=2", "--repository", str(self.repository.root))
 
     def live_error(self, version: int) -> float:
         """The mean absolute error in °C against the latest observations that the server states of a version."""
@@ -171,7 +176,7 @@ def follow(loop: Loop, version: int, day: float) -> None:
 
 
 def live_through(loop: Loop) -> None:
-    """All of it, each step checked: calm, drift and jump, an alarm, a challenger, its promotion, and a poisoned batch."""
+    """All of it, each step checked: calm, drift and jump, alarm, challenger, promotion, and a poisoned batch."""
     loop.live(0.0, 5.0)
     assert loop.eventually(lambda: loop.live_error(1) < 1.5)
     calm = loop.retrain("--if-drift")

@@ -1,4 +1,4 @@
-"""The closed loop, end to end: what drifts is noticed, mended on proof, and never made worse, while everybody is served."""
+"""The closed loop, end to end: drift is noticed, mended on proof, and nothing made worse, while everybody is served."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.e2e.closed_loop import begin, live_through
 
 @pytest.mark.timeout(600)  # three jobs, each of which fits, exports, and starts a server
 def test_a_better_version_takes_over_and_a_poisoned_one_does_not(tmp_path: Path) -> None:
-    """Through drift, jump, retraining, promotion and poison no call of a steady load fails, and each names its version."""
+    """Through drift, retraining, promotion and poison no call of a steady load fails, and each names its version."""
     with ExitStack() as stack:
         loop = begin(tmp_path, stack)
         live_through(loop)

@@ -43,13 +43,25 @@ def test_errors_that_grow_are_drift() -> None:
     assert "errors have grown" in reasons
 
 
+def test_only_the_newest_rows_are_looked_at() -> None:
+    """A long calm before it hides no drift."""
+    random = np.random.default_rng(2)
+    fahrenheit = random.uniform(20.0, 90.0, 2200)
+    errors = np.concatenate([random.normal(0.0, 0.1, 2000), random.normal(0.0, 1.0, 200)])
+    found = decide(_reference(), LOSS, fahrenheit, errors, RULES)
+    assert found.is_drift
+    assert found.rows == 200
+
+
 def test_too_few_rows_decide_nothing() -> None:
     """Neither observations nor training rows too few are taken for drift."""
     assert _decide(error=10.0, rows=49) == (False, "49 new observations; it takes 50")
     assert _decide(low=60.0, high=110.0, reference=99) == (False, "no drift")
 
 
-@pytest.mark.parametrize("wrong", [{"minimum_rows": 19}, {"stability_index": 0}, {"error_ratio": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"minimum_rows": 19}, {"recent_rows": 19}, {"stability_index": 0}, {"error_ratio": 0}]
+)
 def test_rules_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
     """Thresholds of nothing and tests of too few rows are errors."""
     with pytest.raises(ValueError, match=r"19|above 0"):
