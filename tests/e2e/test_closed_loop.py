@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.closed_loop import begin, live_through
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)  # three jobs, each of which fits, exports, and starts a server
 def test_a_better_version_takes_over_and_a_poisoned_one_does_not(tmp_path: Path) -> None:
     """Through drift, retraining, promotion and poison no call of a steady load fails, and each names its version."""
