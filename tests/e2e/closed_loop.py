@@ -139,7 +139,7 @@ class Loop:
 
     def promote(self) -> "subprocess.CompletedProcess[str]":
         """Look once whether the canary is proven better."""
-        return quicksilver("models", "label", "linear", "stable=2", "--repository", str(self.repository.root))
+        return quicksilver("promote", "linear", "--repository", str(self.repository.root), "--store", self.url)
 
     def live_error(self, version: int) -> float:
         """The mean absolute error in °C against the latest observations that the server states of a version."""
@@ -240,9 +240,7 @@ def draw(loop: Loop) -> bytes:
     axes.set_ylim(0.0, max(means) * 1.3)
     for day, text in marks.items():
         axes.axvline(day, color=LIGHT.muted, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.text(
-            day, max(means) * 1.28, f" {text}", color=LIGHT.muted, fontsize=plots.SMALL_POINTS, verticalalignment="top"
-        )
+        axes.text(day + 0.3, 1.28 * max(means), text, color=LIGHT.muted, fontsize=plots.SMALL_POINTS, va="top")
     plots.label_right(axes, labels)
     return plots.png(figure)
 
