@@ -62,7 +62,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
-	@scripts/install.sh $(VENV) $(DEVICE_EXTRA),training,dev
+	@scripts/install.sh $(VENV) $(DEVICE_EXTRA),training,tracing,dev
 	@touch $@ $(VENV)/.installed
 
 clean: ## remove what was installed, built and cached; published models stay

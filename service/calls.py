@@ -16,6 +16,7 @@ from service.query import Answer, Query
 
 if TYPE_CHECKING:
     from service.alike import Pattern
+    from service.status import Code
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,40 @@ class Codec(Protocol):
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """When a request went from step to step, in seconds of the monotonic clock, and the run it shared."""
+
+    received_seconds: float
+    began_seconds: float
+    """When ONNX Runtime began."""
+    ended_seconds: float
+    encoded_seconds: float
+    model: str
+    version: int
+    rows: int
+    """Of the whole run."""
+    calls: int
+    """That shared it."""
+
+
+class Trace(Protocol):
+    """Is told what becomes of one call, on any thread, where somebody follows it."""
+
+    def ran(self, steps: Steps) -> None:
+        """Learn of the run of one of the call's requests."""
+
+    def end(self, code: "Code", seconds: float) -> None:
+        """Learn how the call ended and how long it took, last of all."""
+
+
+class Tracer(Protocol):
+    """Decides which calls are followed."""
+
+    def begin(self, path: str, metadata: Metadata, received_seconds: float) -> Trace | None:
+        """Begin to follow a call that came at this time of the monotonic clock, or leave it alone."""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One message that waits to be answered together with whatever else waits.
@@ -62,6 +97,8 @@ class Request:
     cancelled: bool = False
     """Set by the front when nobody waits any longer; the rows are then not run."""
     outcome: Body | ServiceError | None = None
+    trace: Trace | None = None
+    """Who follows the call; of a stream's request, the stream's."""
 
     def deliver(self) -> None:
         """Call `reply`, with an error where a bug left no outcome. What `reply` raises concerns this call alone."""
@@ -86,6 +123,8 @@ class Context:
     deadline_seconds: float = math.inf
     initial_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
     trailing_metadata: list[tuple[str, str | bytes]] = field(default_factory=list)
+    trace: Trace | None = None
+    """Who follows the call."""
 
 
 class Outlet(Protocol):

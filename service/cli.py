@@ -42,6 +42,7 @@ _METAVARS: Final = {
     "version_policy": "POLICY",
     "load_models": "NAMES",
     "observations": "URL",
+    "otlp_endpoint": "URL",
 }
 
 
@@ -150,7 +151,7 @@ def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | N
     try:
         server = Server(settings)
         server.start(loaded)
-    except (DeviceError, AddressError, TokenFileError, StoreSettingError) as error:
+    except (DeviceError, AddressError, TokenFileError, StoreSettingError, SettingsError) as error:
         _fail("serve", str(error), 1)
         return None
     return server

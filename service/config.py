@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -59,6 +60,13 @@ def _store_url(url: str) -> str:
     except StoreUrlError as error:
         raise ValueError(str(error)) from error
     return url
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{text!r} is no address as http://HOST:PORT or https://HOST:PORT")
+    return text
 
 
 def _model_name(name: str) -> str:
@@ -182,6 +190,13 @@ class Settings(BaseModel):
         0.2, gt=0, le=1, description="part of one thread's time in which canaries may run in the shadow"
     )
     drain_seconds: float = Field(10.0, ge=0, le=3600, description="time for calls in flight to finish after SIGTERM")
+    otlp_endpoint: Annotated[str, AfterValidator(_url)] | None = Field(
+        None,
+        description="collector that traces are sent to, over gRPC: http://HOST:PORT; needs the extra 'tracing'",
+    )
+    trace_ratio: float = Field(
+        0.01, ge=0, le=1, description="share of calls to trace where the caller does not say whether to"
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="console, json (a line an event), or auto: console on a terminal"
     )

@@ -14,7 +14,7 @@ import structlog
 from numpy.typing import NDArray
 
 from service.alike import Crowd, crowds
-from service.calls import Body, Request
+from service.calls import Body, Request, Steps
 from service.catalogue import Trial
 from service.engine import InputsRefusedError, Tensor
 from service.errors import (
@@ -28,6 +28,7 @@ from service.errors import (
 from service.loading import NONE
 from service.models import LoadedVersion, Models
 from service.query import Answer, OnExtrapolation, Query, check_temperatures, possible
+from service.traceparent import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,8 @@ FAULTS_ALONE: Final = 2
 """Calls of a failed shared run that may fail alone, by a fault of the server, before the others are given up too."""
 
 
+_IDS_TOLD: Final = 8
+"""Requests of a run that failed whose ids the log has."""
 _DEAD: Final = (CancelledError, ExpiredError)
 """Errors of calls that nobody waits for."""
 
@@ -254,6 +257,7 @@ class Dataplane:
         clock: Callable[[], float] = time.monotonic,
         statistics: RunStatistics | None = None,
         canaries: CanaryRule | None = None,
+        traced: bool = False,
     ) -> None:
         self._models = models
         self._observer = observer
@@ -261,6 +265,7 @@ class Dataplane:
         self._clock = clock
         self._statistics = statistics or NoStatistics()
         self._canaries = canaries
+        self._traced = traced
 
     def answer(self, requests: Sequence[Request]) -> None:
         """Set the outcome of every request."""
@@ -285,7 +290,7 @@ class Dataplane:
             except ServiceError as error:
                 request.outcome = error
             except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this request alone
-                request.outcome = _fault(fault, "request could not be decoded")
+                request.outcome = _fault(fault, "request could not be decoded", [request])
         if self._canaries is not None and (trials := self._models.catalogue.trials):
             bound = self._canaries.divert(bound, trials)
         return group(bound, self._limits)
@@ -338,7 +343,8 @@ class Dataplane:
         except InputsRefusedError as error:
             return InvalidRequestError("inputs", str(error))
         except Exception as fault:  # noqa: BLE001 - whatever it is, every call of the run must have an outcome
-            return _fault(fault, "run failed", model=run.version.name, version=run.version.version, rows=run.rows)
+            facts = {"model": run.version.name, "version": run.version.version, "rows": run.rows}
+            return _fault(fault, "run failed", run.requests, **facts)
         return None
 
     def _run_alone(self, calls: Sequence[Bound]) -> None:
@@ -420,10 +426,22 @@ class Dataplane:
         rows = sum([call.rows for call in ran.calls])
         waited = [ran.began - request.received_seconds for request in requests]
         self._observer.ran(run.version, rows, waited, ran.ended - ran.began, ran.arrays)
+        if self._traced:
+            _tell_traces(run.version, requests, rows, (ran.began, ran.ended, ran.encoded))
         taken = [ran.encoded - each.received_seconds for each in requests if not isinstance(each.outcome, ServiceError)]
         joining = ran.began - ran.started
         times = RunTimes(sum(waited) - joining * len(waited), joining, ran.ended - ran.began, ran.encoded - ran.ended)
         self._statistics.ran(run.version, rows, taken, times)
+
+
+def _tell_traces(
+    version: LoadedVersion, requests: Sequence[Request], rows: int, times: tuple[float, float, float]
+) -> None:
+    """Tell those who follow calls of a run: when it began, when it ended, and when its answers were encoded."""
+    for request in requests:
+        if request.trace is not None:
+            steps = Steps(request.received_seconds, *times, version.name, version.version, rows, len(requests))
+            request.trace.ran(steps)
 
 
 def refuse_dead(request: Request, now: float) -> None:
@@ -543,11 +561,13 @@ def _encode(call: Bound, request: Request, answer: Answer) -> Body | ServiceErro
     except ServiceError as error:
         return error
     except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this call alone
-        return _fault(fault, "answer could not be encoded", model=call.version.name, version=call.version.version)
+        facts = {"model": call.version.name, "version": call.version.version}
+        return _fault(fault, "answer could not be encoded", [request], **facts)
 
 
-def _fault(fault: Exception, event: str, **facts: object) -> InternalError:
-    """Log a fault under a new id, and return the error that tells the caller the id alone."""
+def _fault(fault: Exception, event: str, requests: Sequence[Request], **facts: object) -> InternalError:
+    """Log a fault under a new id, beside those of the requests, and return the error that tells the id alone."""
     error = InternalError()
-    log.error(event, error_id=error.id, exc_info=fault, **facts)
+    ids = [known for request in requests[:_IDS_TOLD] if (known := request_id(request.metadata)) is not None]
+    log.error(event, error_id=error.id, request_ids=ids, exc_info=fault, **facts)
     return error

@@ -18,7 +18,18 @@ import grpc
 import structlog
 
 from service.address import AddressError
-from service.calls import BatchedMethod, Body, Context, Inlet, Method, Request, StreamMethod, UnaryMethod
+from service.calls import (
+    BatchedMethod,
+    Body,
+    Context,
+    Inlet,
+    Method,
+    Request,
+    StreamMethod,
+    Trace,
+    Tracer,
+    UnaryMethod,
+)
 from service.config import Tls
 from service.errors import (
     CancelledError,
@@ -31,6 +42,7 @@ from service.errors import (
 )
 from service.runner import Runner
 from service.status import DETAILS_KEY, Code, code_of, details_of
+from service.traceparent import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -79,14 +91,19 @@ class GrpcioFront:
     """Serves methods over gRPC. `start` and `stop` are called once each."""
 
     def __init__(
-        self, methods: Mapping[str, Method], runner: Runner, observer: CallObserver, options: GrpcioOptions
+        self,
+        methods: Mapping[str, Method],
+        runner: Runner,
+        observer: CallObserver,
+        options: GrpcioOptions,
+        tracer: Tracer | None = None,
     ) -> None:
         self._runner = runner
         self._options = options
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="grpcio")
         self._server = grpc.server(
             self._pool,
-            handlers=[_Handlers(methods, runner, observer, max_streams=max(1, options.threads // 2))],
+            handlers=[_Handlers(methods, runner, observer, tracer, max_streams=max(1, options.threads // 2))],
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
                 ("grpc.max_send_message_length", -1),  # what may be asked for may be answered
@@ -137,9 +154,18 @@ class GrpcioFront:
 class _Handlers(grpc.GenericRpcHandler):
     """Finds the handler of a method by its path."""
 
-    def __init__(self, methods: Mapping[str, Method], runner: Runner, observer: CallObserver, max_streams: int) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        runner: Runner,
+        observer: CallObserver,
+        tracer: Tracer | None,
+        *,
+        max_streams: int,
+    ) -> None:
         self._runner = runner
         self._observer = observer
+        self._tracer = tracer
         self._stream_places = threading.BoundedSemaphore(max_streams)
         self._handlers = {path: self._handler(method) for path, method in methods.items()}
 
@@ -150,22 +176,24 @@ class _Handlers(grpc.GenericRpcHandler):
 
     def _handler(self, method: Method) -> Any:  # noqa: ANN401 - grpcio's, without types
         if isinstance(method, BatchedMethod):
-            return self._unary(method.path, lambda body, context: _answer_batched(method, self._runner, body, context))
+            return self._unary(
+                method.path, lambda body, context, trace: _answer_batched(method, self._runner, body, context, trace)
+            )
         if isinstance(method, UnaryMethod):
-            return self._unary(method.path, lambda body, context: _answer_unary(method, body, context))
+            return self._unary(method.path, lambda body, context, _trace: _answer_unary(method, body, context))
         return self._stream(method)
 
-    def _unary(self, path: str, answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> Any:  # noqa: ANN401 - as above
+    def _unary(self, path: str, answer: Callable[[bytes, grpc.ServicerContext, Trace | None], bytes]) -> Any:  # noqa: ANN401 - as above
         def call(body: bytes, context: grpc.ServicerContext) -> bytes:
-            with self._observed(path, context):
-                return answer(body, context)
+            with self._observed(path, context) as trace:
+                return answer(body, context, trace)
 
         return grpc.unary_unary_rpc_method_handler(call)
 
     def _stream(self, method: StreamMethod) -> Any:  # noqa: ANN401 - grpcio's, without types
         def call(messages: Iterable[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-            with self._observed(method.path, context), self._stream_place():
-                yield from _Stream(method, self._runner, context, self._observer).answers(messages)
+            with self._observed(method.path, context) as trace, self._stream_place():
+                yield from _Stream(method, self._runner, context, self._observer, trace).answers(messages)
 
         if not method.server_streams:
             return grpc.stream_unary_rpc_method_handler(lambda messages, context: b"".join(call(messages, context)))
@@ -182,13 +210,14 @@ class _Handlers(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(call)
 
     @contextlib.contextmanager
-    def _observed(self, path: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _observed(self, path: str, context: grpc.ServicerContext) -> Iterator[Trace | None]:
         """Tell the observer of a call, and end it with the status of whatever error comes out of it."""
         began = monotonic()
         self._observer.started(path)
+        trace = None if self._tracer is None else self._tracer.begin(path, _metadata(context), began)
         error: ServiceError | None = None
         try:
-            yield
+            yield trace
         except ServiceError as raised:
             error = raised
         except GeneratorExit:  # grpcio gives up on a stream whose client left
@@ -196,9 +225,13 @@ class _Handlers(grpc.GenericRpcHandler):
             raise
         except Exception as fault:
             error = InternalError()
-            log.error("call failed", method=path, error_id=error.id, exc_info=fault)
+            request = request_id(_metadata(context))
+            log.error("call failed", method=path, error_id=error.id, request_id=request, exc_info=fault)
         finally:
-            self._observer.handled(path, Code.OK if error is None else code_of(error), monotonic() - began)
+            code, seconds = Code.OK if error is None else code_of(error), monotonic() - began
+            self._observer.handled(path, code, seconds)
+            if trace is not None:
+                trace.end(code, seconds)
         if error is not None:
             _abort(context, error)
 
@@ -213,10 +246,13 @@ class _Handlers(grpc.GenericRpcHandler):
             self._stream_places.release()
 
 
-def _answer_batched(method: BatchedMethod, runner: Runner, body: bytes, context: grpc.ServicerContext) -> bytes:
+def _answer_batched(
+    method: BatchedMethod, runner: Runner, body: bytes, context: grpc.ServicerContext, trace: Trace | None
+) -> bytes:
     done = threading.Event()
     known = _context(context)
     request = Request(method.codec, body, lambda _: done.set(), monotonic(), known.deadline_seconds, known.metadata)
+    request.trace = trace
 
     def abandon() -> None:
         request.cancelled = True
@@ -247,11 +283,17 @@ class _Stream:
     """One streaming call: reads on a thread of its own, sends on the thread that grpcio gave the call."""
 
     def __init__(
-        self, method: StreamMethod, runner: Runner, context: grpc.ServicerContext, observer: CallObserver
+        self,
+        method: StreamMethod,
+        runner: Runner,
+        context: grpc.ServicerContext,
+        observer: CallObserver,
+        trace: Trace | None,
     ) -> None:
         self._grpc_context = context
         self._observer = observer
         self.context = _context(context)
+        self.context.trace = trace
         self._changed = threading.Condition()
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
@@ -379,8 +421,11 @@ class _Stream:
 
 
 def _context(context: grpc.ServicerContext) -> Context:
-    metadata = [(str(key), value) for key, value in context.invocation_metadata()]
-    return Context(metadata, _deadline(context))
+    return Context(_metadata(context), _deadline(context))
+
+
+def _metadata(context: grpc.ServicerContext) -> list[tuple[str, str | bytes]]:
+    return [(str(key), value) for key, value in context.invocation_metadata()]
 
 
 def _deadline(context: grpc.ServicerContext) -> float:

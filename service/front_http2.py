@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from service.calls import Method
+from service.calls import Method, Tracer
 from service.dataplane import Dataplane
 from service.http2 import Certificates, Http2Front, Http2Limits
 from service.http2.burst import FrontObserver
@@ -35,13 +35,14 @@ class Http2LoopThread:
         address: str,
         certificates: Certificates | None = None,
         arrivals: Arrivals | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._address = address
         self._arrivals = arrivals
         self._certificates = certificates
         self._loop = _new_event_loop()()
         over = arrivals.over if arrivals is not None else _nothing
-        self._front = Http2Front(methods, dataplane, observer, limits, over=over)
+        self._front = Http2Front(methods, dataplane, observer, limits, over=over, tracer=tracer)
         self._thread = threading.Thread(target=self._loop.run_forever, name="http2", daemon=True)
 
     def start(self) -> str:

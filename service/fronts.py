@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from service.calls import Method
+from service.calls import Method, Tracer
 from service.config import Settings
 from service.dataplane import Dataplane
 from service.front_grpcio import GrpcioFront, GrpcioOptions
@@ -30,29 +30,36 @@ class Front(Protocol):
 MakeFront = Callable[[Settings, Mapping[str, Method], Dataplane, Metrics], Front]
 
 
-def make_front(
+def make_front(  # noqa: PLR0917 - each of another kind
     settings: Settings,
     methods: Mapping[str, Method],
     dataplane: Dataplane,
     metrics: Metrics,
     arrivals: Arrivals | None = None,
+    tracer: Tracer | None = None,
 ) -> Front:
     """Make the front that the settings name. `auto` takes the fast one, or says why it cannot and takes grpcio's.
 
     With `arrivals` it serves connections that another process accepts, which grpcio's cannot.
     """
     if settings.transport == "grpcio":
-        return _grpcio(settings, methods, dataplane, metrics)
+        return _grpcio(settings, methods, dataplane, metrics, tracer)
     try:
-        return _http2(settings, methods, dataplane, metrics, arrivals)
+        return _http2(settings, methods, dataplane, metrics, arrivals, tracer)
     except ModuleNotFoundError as error:
         if settings.transport == "http2" or arrivals is not None:
             raise
         log.warning("the fast front cannot be imported; grpcio's serves instead", reason=str(error))
-        return _grpcio(settings, methods, dataplane, metrics)
+        return _grpcio(settings, methods, dataplane, metrics, tracer)
 
 
-def _grpcio(settings: Settings, methods: Mapping[str, Method], dataplane: Dataplane, metrics: Metrics) -> Front:
+def _grpcio(
+    settings: Settings,
+    methods: Mapping[str, Method],
+    dataplane: Dataplane,
+    metrics: Metrics,
+    tracer: Tracer | None,
+) -> Front:
     runner = Runner(
         dataplane,
         max_waiting_calls=settings.max_waiting_calls,
@@ -67,15 +74,16 @@ def _grpcio(settings: Settings, methods: Mapping[str, Method], dataplane: Datapl
         max_message_bytes=settings.max_message_bytes,
         tls=settings.tls,
     )
-    return GrpcioFront(methods, runner, metrics, options)
+    return GrpcioFront(methods, runner, metrics, options, tracer)
 
 
-def _http2(
+def _http2(  # noqa: PLR0917 - as above
     settings: Settings,
     methods: Mapping[str, Method],
     dataplane: Dataplane,
     metrics: Metrics,
     arrivals: Arrivals | None,
+    tracer: Tracer | None,
 ) -> Front:
     from service.front_http2 import Http2LoopThread  # noqa: PLC0415 - ngh2 may have no build for this platform
     from service.http2 import Certificates, Http2Limits  # noqa: PLC0415 - as above
@@ -94,5 +102,12 @@ def _http2(
     tls = settings.tls
     certificates = Certificates(tls.certificate, tls.key, tls.client_authorities) if tls else None
     return Http2LoopThread(
-        methods, dataplane, metrics, limits, address=settings.listen, certificates=certificates, arrivals=arrivals
+        methods,
+        dataplane,
+        metrics,
+        limits,
+        address=settings.listen,
+        certificates=certificates,
+        arrivals=arrivals,
+        tracer=tracer,
     )

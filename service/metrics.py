@@ -29,11 +29,13 @@ from service.snapshot import (
     ERROR,
     FAMILIES,
     HANDLED,
+    HANDLING,
     INFERENCE_SECONDS_BOUNDS,
     ROWS_BOUNDS,
     SECONDS_BOUNDS,
     STARTED,
     Distribution,
+    Exemplar,
     Labels,
     Snapshot,
     Window,
@@ -92,6 +94,8 @@ class _MethodTable:
         self.started = 0
         self.handled: Counter[Code] = Counter()
         self.handling_seconds = Histogram(SECONDS_BOUNDS)
+        self.exemplars: dict[int, Exemplar] = {}
+        """The last traced call of each bucket."""
 
 
 class _VersionTable:
@@ -175,6 +179,12 @@ class Metrics(Collector):
             table.handling_seconds.observe_all(seconds)
             self._in_flight -= len(seconds)
 
+    def exemplar(self, path: str, seconds: float, trace_id: str) -> None:
+        """Learn which trace a call had that ended after so long."""
+        known = Exemplar(trace_id, seconds, time.time())
+        with self._lock:
+            self._methods.get(path, self._other).exemplars[bisect_left(SECONDS_BOUNDS, seconds)] = known
+
     def shed(self, reason: Shed, calls: int = 1) -> None:
         """Learn that calls were refused for load, or given up."""
         with self._lock:
@@ -247,10 +257,11 @@ class Metrics(Collector):
         windows: dict[Labels, Window] = {}
         now = self._clock()
         with self._looking, self._samples_looked_at(now):
+            exemplars = {method.labels: dict(method.exemplars) for method in (*self._methods.values(), self._other)}
             for method in (*self._methods.values(), self._other):
                 numbers[STARTED][method.labels] = method.started
                 numbers[HANDLED] |= {(*method.labels, code_name(code)): calls for code, calls in method.handled.items()}
-                distributions["grpc_server_handling_seconds"][method.labels] = method.handling_seconds.distribution()
+                distributions[HANDLING][method.labels] = method.handling_seconds.distribution()
             numbers["quicksilver_in_flight_calls"][()] = self._in_flight
             numbers["quicksilver_shed_calls"] = {(reason.value,): calls for reason, calls in self._shed.items()}
             self._add_connections(numbers)
@@ -274,6 +285,7 @@ class Metrics(Collector):
             {name: series for name, series in numbers.items() if series},
             {name: series for name, series in distributions.items() if series},
             windows,
+            {labels: known for labels, known in exemplars.items() if known},
         )
 
     @contextlib.contextmanager

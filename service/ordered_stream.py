@@ -50,6 +50,7 @@ class OrderedStream(Inlet):
         codec = self._codec_of(message)
         context = self._outlet.context
         request = Request(codec, message, self._reply, monotonic(), context.deadline_seconds, context.metadata)
+        request.trace = context.trace
         with self._lock:
             self._waiting.append((request, codec))
         try:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -13,7 +14,7 @@ from service import converter_api, health, reflection
 from service.address import split_host_port
 from service.admin import Gate
 from service.canary import Canaries
-from service.config import Settings
+from service.config import Settings, SettingsError
 from service.control import RepositoryControl
 from service.dataplane import BatchLimits, Dataplane
 from service.engine import EngineOptions, check_device
@@ -36,6 +37,9 @@ from service.watch import Watcher
 from service.workers.handoff import Arrivals
 from service.workers.siblings import Siblings, SiblingsError
 
+if TYPE_CHECKING:
+    from service import tracing
+
 log = structlog.get_logger(__name__)
 
 
@@ -45,6 +49,7 @@ class Server:
     `start` returns when calls are answered; `stop` drains. After `start`, `address` and `http_address` hold the real
     ports. Making a Server reads nothing and opens nothing but the HTTP port. With `arrivals` it is one of several
     workers: it has no ports, and serves the connections that come from there; its `siblings` load what it is told to.
+    Making one raises SettingsError where it needs what is not installed.
     """
 
     def __init__(
@@ -100,8 +105,14 @@ class Server:
         registry = CollectorRegistry() if registry is None else registry
         self.metrics.register(registry)
         batch_limits = BatchLimits(settings.max_rows_per_request, settings.max_batch_rows, settings.solo_rows)
+        self._tracer = _tracer(settings, self.metrics)
         dataplane = Dataplane(
-            self.models, self.metrics, batch_limits, statistics=self.statistics, canaries=self._canaries
+            self.models,
+            self.metrics,
+            batch_limits,
+            statistics=self.statistics,
+            canaries=self._canaries,
+            traced=self._tracer is not None,
         )
         self.models.subscribe(self.health.changed)
         self.models.subscribe(self.metrics.forget_retired)
@@ -110,7 +121,7 @@ class Server:
             settings.repository, self.models.refresh, settings.watch, settings.watch_interval_seconds
         )
         methods = {method.path: method for method in served}
-        self._front = make_front(settings, methods, dataplane, self.metrics, arrivals)
+        self._front = make_front(settings, methods, dataplane, self.metrics, arrivals, self._tracer)
         self._http = None if arrivals else _http_endpoint(settings, registry, self.health)
         self._stopped = threading.Event()
         self.address = settings.listen
@@ -160,6 +171,8 @@ class Server:
             log.warning("calls were cut off: they took longer than drain_seconds")
         self._observations.stop()
         self._canaries.stop()
+        if self._tracer is not None:
+            self._tracer.stop()
         if self._http is not None:
             self._http.stop()
         log.info("stopped")
@@ -186,6 +199,25 @@ def _change_logs(siblings: Siblings, changes: Mapping[str, bool]) -> None:
     problems = [problem for level, passes in changes.items() for problem in siblings.tell(LOG_TOPIC + level, passes)]
     if problems:
         raise NotReadyError(f"the log settings are not changed in every process: {'; '.join(problems)}")
+
+
+def _tracer(settings: Settings, metrics: Metrics) -> "tracing.Tracer | None":
+    """What follows calls, where traces are to go somewhere.
+
+    Raises:
+        SettingsError: the extra that it needs is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from service.tracing import Tracer  # noqa: PLC0415 - OpenTelemetry, for those who want it
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "opentelemetry":
+            raise
+        raise SettingsError(
+            "otlp_endpoint: traces need the extra 'tracing': pip install 'quicksilver-serving[tracing]'"
+        ) from error
+    return Tracer(settings.otlp_endpoint, settings.trace_ratio, metrics.exemplar)
 
 
 def _http_endpoint(settings: Settings, registry: CollectorRegistry, health: Health) -> HttpEndpoint:

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from service.calls import Context, Inlet, Outlet, StreamMethod, Submit
 from service.codec import parse
 from service.errors import InternalError, OverloadedError, ServiceError, Shed
+from service.traceparent import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,12 @@ class _Call(Inlet, Generic[MessageT]):
             self._outlet.close(error)
         except Exception as fault:
             internal = InternalError()
-            log.exception("call failed", method=self._path, error_id=internal.id)
+            log.exception(
+                "call failed",
+                method=self._path,
+                error_id=internal.id,
+                request_id=request_id(self._outlet.context.metadata),
+            )
             self._outlet.close(internal)
             del fault
         finally:

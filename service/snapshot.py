@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from proto.drift import population_stability_index
 from service.status import Code
@@ -53,6 +54,7 @@ VERSION_LABELS: Final = ("model", "version")
 
 STARTED: Final = "grpc_server_started"
 HANDLED: Final = "grpc_server_handled"
+HANDLING: Final = "grpc_server_handling_seconds"
 ERROR: Final = "quicksilver_error_against_exact_law_celsius"
 DRIFT: Final = "quicksilver_drift_psi"
 DRIFT_ROWS: Final = "quicksilver_drift_window_rows"
@@ -98,6 +100,15 @@ class Window:
         return max(population_stability_index(expected, found) for expected, found in columns)
 
 
+class Exemplar(NamedTuple):
+    """One value that a bucket counted, and the trace that it came from."""
+
+    trace_id: str
+    value: float
+    timestamp_seconds: float
+    """When it was counted, in Unix time."""
+
+
 class Counter(NamedTuple):
     """A family of numbers that only grow. Those of several processes are added, or all of them count the same."""
 
@@ -125,7 +136,7 @@ class Gauge(NamedTuple):
 FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     STARTED: Counter("Calls begun.", METHOD_LABELS),
     HANDLED: Counter("Calls ended.", (*METHOD_LABELS, "grpc_code")),
-    "grpc_server_handling_seconds": Histogram("Time from a call's begin to its end.", METHOD_LABELS, SECONDS_BOUNDS),
+    HANDLING: Histogram("Time from a call's begin to its end.", METHOD_LABELS, SECONDS_BOUNDS),
     "quicksilver_in_flight_calls": Gauge("Calls begun and not ended.", (), "sum"),
     "quicksilver_shed_calls": Counter("Calls refused for load or while draining, or given up for it.", ("reason",)),
     "quicksilver_connections": Gauge("Connections open; not known of grpcio's front.", (), "sum"),
@@ -192,12 +203,14 @@ class Snapshot:
     """The series of each family at one instant, by family and labels. A family without series may be missing.
 
     `numbers` holds those of counters and gauges, `distributions` those of histograms. `windows`, by model and version,
-    are what the gauges of drift are made of when they are written: counts can be joined, an index cannot.
+    are what the gauges of drift are made of when they are written: counts can be joined, an index cannot. `exemplars`
+    are those of the times of calls, by method and by the place of their bucket.
     """
 
     numbers: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     distributions: Mapping[str, Mapping[Labels, Distribution]] = field(default_factory=dict)
     windows: Mapping[Labels, Window] = field(default_factory=dict)
+    exemplars: Mapping[Labels, Mapping[int, Exemplar]] = field(default_factory=dict)
 
 
 def families(snapshot: Snapshot) -> Iterator[Metric]:
@@ -213,7 +226,8 @@ def families(snapshot: Snapshot) -> Iterator[Metric]:
                 gauge.add_metric(labels, value)
             yield gauge
         else:
-            yield _histogram(name, family, snapshot.distributions.get(name, {}))
+            exemplars = snapshot.exemplars if name == HANDLING else {}
+            yield _histogram(name, family, snapshot.distributions.get(name, {}), exemplars)
 
 
 def _drift(windows: Mapping[Labels, Window]) -> dict[str, dict[Labels, float]]:
@@ -231,11 +245,25 @@ def _counter(name: str, family: Counter, numbers: Mapping[Labels, float]) -> Met
     return counter
 
 
-def _histogram(name: str, family: Histogram, distributions: Mapping[Labels, Distribution]) -> Metric:
+def _histogram(
+    name: str,
+    family: Histogram,
+    distributions: Mapping[Labels, Distribution],
+    exemplars: Mapping[Labels, Mapping[int, Exemplar]],
+) -> Metric:
     histogram = HistogramMetricFamily(name, family.text, labels=family.labels)
     for labels, distribution in distributions.items():
-        histogram.add_metric(labels, distribution.buckets(family.bounds), distribution.total)
+        known = exemplars.get(labels, {})
+        buckets: list[tuple[str, float] | tuple[str, float, PrometheusExemplar]] = [
+            (*bucket, _exemplar(known[place])) if place in known else bucket
+            for place, bucket in enumerate(distribution.buckets(family.bounds))
+        ]
+        histogram.add_metric(labels, buckets, distribution.total)
     return histogram
+
+
+def _exemplar(known: Exemplar) -> PrometheusExemplar:
+    return PrometheusExemplar({"trace_id": known.trace_id}, known.value, known.timestamp_seconds)
 
 
 def _with_zeros(snapshot: Snapshot) -> dict[Labels, float]:
@@ -258,6 +286,10 @@ def to_plain(snapshot: Snapshot) -> dict[str, Any]:
             name: [[labels, value.counts, value.total] for labels, value in series.items()]
             for name, series in snapshot.distributions.items()
         },
+        "exemplars": [
+            [labels, [[place, *exemplar] for place, exemplar in known.items()]]
+            for labels, known in snapshot.exemplars.items()
+        ],
         "windows": [[labels, window.expected, window.found] for labels, window in snapshot.windows.items()],
     }
 
@@ -273,5 +305,9 @@ def from_plain(plain: Mapping[str, Any]) -> Snapshot:
         {
             tuple(labels): Window(tuple(map(tuple, expected)), tuple(map(tuple, found)))
             for labels, expected, found in plain["windows"]
+        },
+        {
+            tuple(labels): {place: Exemplar(*exemplar) for place, *exemplar in known}
+            for labels, known in plain["exemplars"]
         },
     )

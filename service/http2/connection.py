@@ -27,7 +27,7 @@ from ngh2.events import (
     TrailersReceived,
 )
 
-from service.calls import BatchedMethod, Method, Request
+from service.calls import BatchedMethod, Method, Request, Trace, Tracer
 from service.closed import Closed
 from service.errors import DrainingError, ServiceError, Shed, UnimplementedError
 from service.http2.ages import Step, Times, next_step, old_or_idle
@@ -108,6 +108,7 @@ class Shared:
     """Connections that keep something back until there is room again."""
     gone: Callable[["Peer", Closed], None]
     """Told when a connection is lost, and why."""
+    tracer: Tracer | None
 
 
 def _configuration(limits: Http2Limits) -> Configuration:
@@ -134,6 +135,7 @@ class Peer(asyncio.Protocol):
         self._limits = shared.limits
         self._budget = shared.budget
         self._wheel = shared.wheel
+        self._tracer = shared.tracer
         self._transport: asyncio.Transport | None = None
         self._http2 = Connection(Role.SERVER, _configuration(shared.limits))
         self._streams: dict[int, Stream] = {}
@@ -269,10 +271,12 @@ class Peer(asyncio.Protocol):
             self._refuse_with(event, known.method.path, error)
             return
         self._budget.calls += 1
-        if known.may_be_whole and not event.end_stream:
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.begin(known.method.path, known.head.metadata, now)
+        if known.may_be_whole and not event.end_stream and trace is None:
             self._openings[event.stream_id] = event, known
         else:
-            self._open(event, known, now)
+            self._open(event, known, now, trace)
 
     def _meet(self, event: RequestReceived) -> "_Known | None":
         """Read a header block that is not that of the call before; None where the call is refused for it."""
@@ -289,10 +293,12 @@ class Peer(asyncio.Protocol):
         self._known = _Known(event.headers, head, method, self.burst.tally(method.path), may_be_whole)
         return self._known
 
-    def _open(self, event: RequestReceived, known: "_Known", now: float) -> None:
+    def _open(self, event: RequestReceived, known: "_Known", now: float, trace: Trace | None = None) -> None:
         try:
-            stream = open_stream(self, event.stream_id, known.method, known.head, now)
+            stream = open_stream(self, event.stream_id, known.method, known.head, now, trace)
         except ServiceError as error:
+            if trace is not None:
+                trace.end(code_of(error), 0.0)
             self._budget.calls -= 1
             self._refuse_with(event, known.method.path, error)
             return

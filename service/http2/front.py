@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from service.calls import Method
+from service.calls import Method, Tracer
 from service.closed import Closed
 from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
@@ -50,6 +50,7 @@ class Http2Front:
         limits: Http2Limits | None = None,
         *,
         over: Callable[[], None] = lambda: None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._methods = {path.encode(): method for path, method in methods.items()}
         self._dataplane = dataplane
@@ -70,6 +71,7 @@ class Http2Front:
         self._draining = False
         self._empty = asyncio.Event()
         self._over = over
+        self._tracer = tracer
 
     @property
     def connections(self) -> int:
@@ -122,6 +124,7 @@ class Http2Front:
             wheel=self._wheel,
             waiters=self._waiters,
             gone=self._gone,
+            tracer=self._tracer,
         )
         self._acceptors = [Acceptor(self._loop, each, self.adopt) for each in listening]
         self._tick()

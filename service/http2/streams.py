@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from service.calls import BatchedMethod, Body, Codec, Context, Inlet, Method, Request, StreamMethod, UnaryMethod
+from service.calls import (
+    BatchedMethod,
+    Body,
+    Codec,
+    Context,
+    Inlet,
+    Metadata,
+    Method,
+    Request,
+    StreamMethod,
+    Trace,
+    UnaryMethod,
+)
 from service.errors import (
     ExpiredError,
     InternalError,
@@ -25,6 +37,7 @@ from service.http2.headers import Headers, RequestHead, response, trailers, trai
 from service.http2.messages import IDENTITY, Assembler, Message, deflate, frame, inflate
 from service.query import Answer, Query
 from service.status import Code, code_of
+from service.traceparent import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +53,7 @@ FIELDS: Final = (
     "_held",
     "_link",
     "_tally",
+    "_trace",
     "armed",
     "deadline_seconds",
     "due",
@@ -141,9 +155,13 @@ class Stream:
     _ended: bool
     """Whether the peer sends no more."""
     _held: int
+    _trace: Trace | None = None
 
-    def _begin(self, link: Link, stream_id: int, path: str, received: float, deadline: float) -> None:
+    def _begin(  # noqa: PLR0917 - called for every call, where names cost
+        self, link: Link, stream_id: int, path: str, received: float, deadline: float, trace: Trace | None
+    ) -> None:
         self._link = link
+        self._trace = trace
         self.stream_id = stream_id
         self._tally = link.burst.tally(path)
         self._tally.started += 1
@@ -200,10 +218,13 @@ class Stream:
 
     def _answered(self, code: Code) -> None:
         self.phase = ANSWERED
+        seconds = monotonic() - self.received_seconds
         if code is Code.OK:
-            self._tally.answered_seconds.append(monotonic() - self.received_seconds)
+            self._tally.answered_seconds.append(seconds)
         else:
-            self._link.burst.failed(self._tally.path, code, monotonic() - self.received_seconds)
+            self._link.burst.failed(self._tally.path, code, seconds)
+        if self._trace is not None:
+            self._trace.end(code, seconds)
         self._link.give(self._held)
         self._held = 0
         self._release()
@@ -223,15 +244,16 @@ class Call(Stream):
 
     __slots__ = (*FIELDS, "_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - called for every call, where names cost
         self,
         link: Link,
         stream_id: int,
         method: BatchedMethod | UnaryMethod,
         head: RequestHead,
         received: float,
+        trace: Trace | None,
     ) -> None:
-        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds)
+        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds, trace)
         self._method = method
         self._head = head
         limits = link.burst.limits
@@ -284,6 +306,7 @@ class Call(Stream):
         self._request = Request(
             codec, body, self._replied, self.received_seconds, self.deadline_seconds, self._head.metadata
         )
+        self._request.trace = self._trace
         self._link.running(len(body))
         self._link.burst.add(self._request, weight)
 
@@ -301,7 +324,10 @@ class Call(Stream):
         link.send_answer(self.stream_id, head, frame(outcome, compressed=compressed), TRAILERS)
         self._request = None
         self.phase = ANSWERED
-        self._tally.answered_seconds.append(link.burst.now - self.received_seconds)
+        seconds = link.burst.now - self.received_seconds
+        self._tally.answered_seconds.append(seconds)
+        if self._trace is not None:
+            self._trace.end(Code.OK, seconds)
         link.give(self._held)
         self._held = 0
 
@@ -310,12 +336,12 @@ class Call(Stream):
         link, stream_id, encoding = self._link, self.stream_id, self._head.answer_encoding
         context = Context(self._head.metadata, self.deadline_seconds)
         body = inflate(message.body, self._head.encoding, self._max_bytes) if message.compressed else message.body
-        answer, error = _guarded(partial(method.answer, body, context), method.path)
+        answer, error = _guarded(partial(method.answer, body, context), method.path, context.metadata)
         try:
             head, tail = response(encoding, context.initial_metadata), trailers(error, context.trailing_metadata)
             only = trailers_only(error, context.trailing_metadata) if error else None
         except ValueError as fault:
-            raise _internal(fault, method.path) from None
+            raise _internal(fault, method.path, self._head.metadata) from None
         if error is not None and only is not None:
             link.send_only(stream_id, only)
             self._answered(code_of(error))
@@ -365,12 +391,20 @@ class StreamCall(Stream):
         "_method",
     )
 
-    def __init__(self, link: Link, stream_id: int, method: StreamMethod, head: RequestHead, received: float) -> None:
-        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds)
+    def __init__(  # noqa: PLR0917 - as the other kinds of calls
+        self,
+        link: Link,
+        stream_id: int,
+        method: StreamMethod,
+        head: RequestHead,
+        received: float,
+        trace: Trace | None,
+    ) -> None:
+        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds, trace)
         self._method = method
         self._head = head
         self._head_sent = False
-        self._context = Context(head.metadata, self.deadline_seconds)
+        self._context = Context(head.metadata, self.deadline_seconds, trace=trace)
         self._assembler = Assembler(link.burst.limits.max_message_bytes)
         self._inlet: Inlet | None = None
         self._messages = 0
@@ -396,7 +430,7 @@ class StreamCall(Stream):
         except ServiceError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
-            self.fail(_internal(fault, self._tally.path))
+            self.fail(_internal(fault, self._tally.path, self._head.metadata))
 
     def _submit(self, request: Request) -> None:
         self._link.burst.submit(self._link, request)
@@ -458,7 +492,7 @@ class StreamCall(Stream):
         try:
             self._send_head()
         except ValueError as fault:
-            self.fail(_internal(fault, self._tally.path))
+            self.fail(_internal(fault, self._tally.path, self._head.metadata))
             return
         if self._link.swamped:
             self.fail(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
@@ -477,7 +511,7 @@ class StreamCall(Stream):
             else:
                 self._send_error(error)
         except ValueError as fault:
-            self.fail(_internal(fault, self._tally.path))
+            self.fail(_internal(fault, self._tally.path, self._head.metadata))
             return
         self._answered(Code.OK if error is None else code_of(error))
 
@@ -518,7 +552,7 @@ class StreamCall(Stream):
         except ServiceError as error:
             self.fail(error)
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
-            self.fail(_internal(fault, self._tally.path))
+            self.fail(_internal(fault, self._tally.path, self._head.metadata))
 
     def _pump(self, inlet: Inlet) -> None:
         while self.phase == OPEN and not self.stopped and (message := self._assembler.take()) is not None:
@@ -597,23 +631,25 @@ def _framed(body: Body, encoding: str) -> tuple[bytes, bool]:
     return frame([deflate(body, encoding)], compressed=True), True
 
 
-def _guarded(answer: "partial[bytes]", path: str) -> tuple[bytes | None, ServiceError | None]:
+def _guarded(answer: "partial[bytes]", path: str, metadata: Metadata) -> tuple[bytes | None, ServiceError | None]:
     """Call a unary method: its answer, or its error."""
     try:
         return answer(), None
     except ServiceError as error:
         return None, error
     except Exception as fault:  # noqa: BLE001 - a method's fault concerns its call alone
-        return None, _internal(fault, path)
+        return None, _internal(fault, path, metadata)
 
 
-def _internal(fault: Exception, path: str) -> InternalError:
+def _internal(fault: Exception, path: str, metadata: Metadata) -> InternalError:
     error = InternalError()
-    log.error("call failed", method=path, error_id=error.id, exc_info=fault)
+    log.error("call failed", method=path, error_id=error.id, request_id=request_id(metadata), exc_info=fault)
     return error
 
 
-def open_stream(link: Link, stream_id: int, method: Method, head: RequestHead, received: float) -> Stream:
+def open_stream(  # noqa: PLR0917 - called for every call, where names cost
+    link: Link, stream_id: int, method: Method, head: RequestHead, received: float, trace: Trace | None = None
+) -> Stream:
     """Begin a call.
 
     Raises:
@@ -622,5 +658,5 @@ def open_stream(link: Link, stream_id: int, method: Method, head: RequestHead, r
     if head.timeout_seconds <= 0:
         raise ExpiredError("the deadline passed before the call arrived")
     if not isinstance(method, StreamMethod):
-        return Call(link, stream_id, method, head, received)
-    return StreamCall(link, stream_id, method, head, received)
+        return Call(link, stream_id, method, head, received, trace)
+    return StreamCall(link, stream_id, method, head, received, trace)

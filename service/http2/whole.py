@@ -51,7 +51,7 @@ class WholeCall(Request, Stream):
         self.deadline_seconds = self.due = received + head.timeout_seconds
         self.metadata = head.metadata
         self.cancelled = self.armed = False
-        self.outcome = None
+        self.outcome = self.trace = None  # a call that is followed is a `Call`
         self.phase = OPEN
         self._ended = True
         self._held = len(data)

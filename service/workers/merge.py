@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import add
 from typing import TypeVar
 
-from service.snapshot import FAMILIES, VERSION_LABELS, Counter, Distribution, Histogram, Labels, Snapshot, Window
+from service.snapshot import (
+    FAMILIES,
+    VERSION_LABELS,
+    Counter,
+    Distribution,
+    Exemplar,
+    Histogram,
+    Labels,
+    Snapshot,
+    Window,
+)
 
 ValueT = TypeVar("ValueT", float, Distribution)
 
@@ -19,9 +29,14 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
     numbers: dict[str, dict[Labels, float]] = {}
     distributions: dict[str, dict[Labels, Distribution]] = {}
     windows: dict[Labels, Window] = {}
+    exemplars: dict[Labels, dict[int, Exemplar]] = {}
     for snapshot in snapshots:
         for labels, window in snapshot.windows.items():
             windows[labels] = both(windows[labels], window) if labels in windows else window
+        for labels, known in snapshot.exemplars.items():
+            kept = exemplars.setdefault(labels, {})
+            for place, exemplar in known.items():
+                kept[place] = max(kept.get(place, exemplar), exemplar, key=lambda each: each.timestamp_seconds)
         for name, series in snapshot.numbers.items():
             into = numbers.setdefault(name, {})
             for labels, value in series.items():
@@ -30,7 +45,7 @@ def merge(snapshots: Iterable[Snapshot]) -> Snapshot:
             joined = distributions.setdefault(name, {})
             for labels, distribution in held.items():
                 joined[labels] = added(joined[labels], distribution) if labels in joined else distribution
-    return Snapshot(numbers, distributions, windows)
+    return Snapshot(numbers, distributions, windows, exemplars)
 
 
 def _joined(name: str, one: float, other: float) -> float:
