@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proto.quicksilver.v1 import converter_pb2 as api
+from proto.traffic import NO_TRAFFIC
 from service.calls import BatchedMethod, Context, Inlet, Method, Outlet, StreamMethod, Submit
 from service.codec import ConvertCodec, ConvertStreamCodec, Keep, choice_of, parse, unary
 from service.errors import InvalidRequestError
@@ -92,8 +93,16 @@ def list_models(catalogue: Catalogue, limits: api.Limits) -> api.ListModelsRespo
 
 def describe_version(model: ModelEntry, entry: VersionEntry) -> api.ModelVersion:
     """Describe one version in brief."""
-    labels = model.labels_of(entry.version)
-    return api.ModelVersion(version=entry.version, state=_STATES[entry.state], reason=entry.reason, labels=labels)
+    trial = model.trial
+    traffic = trial.traffic if trial is not None and trial.canary is entry.loaded else NO_TRAFFIC
+    return api.ModelVersion(
+        version=entry.version,
+        state=_STATES[entry.state],
+        reason=entry.reason,
+        labels=model.labels_of(entry.version),
+        canary_share=traffic.share,
+        shadow=traffic.shadow,
+    )
 
 
 def get_model(catalogue: Catalogue, request: api.GetModelRequest, observed: Observed) -> api.GetModelResponse:

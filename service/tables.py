@@ -185,7 +185,7 @@ def print_models(answer: api.ListModelsResponse) -> None:
             str(version.version),
             _state(version),
             ", ".join(version.labels),
-            "answers by default" if version.version == model.default_version else "",
+            "answers by default" if version.version == model.default_version else _traffic(version),
         ]
         for model in answer.models
         for version in model.versions
@@ -203,6 +203,8 @@ def print_model(answer: api.GetModelResponse) -> None:
 def _facts(answer: api.GetModelResponse) -> Iterator[tuple[str, str]]:
     yield "state", _state(answer.version)
     yield "labels", ", ".join(answer.version.labels) or "none"
+    if traffic := _traffic(answer.version):
+        yield "canary", traffic
     yield "kind", answer.kind or "not stated"
     yield "device", answer.device or "none"
     if answer.HasField("placement"):
@@ -240,6 +242,13 @@ def _estimate(estimate: api.Estimate, form: str, unit: str = "") -> str:
 def _state(version: api.ModelVersion) -> str:
     name = api.VersionState.Name(version.state).removeprefix("VERSION_STATE_").lower()
     return f"{name}: {version.reason}" if version.reason else name
+
+
+def _traffic(version: api.ModelVersion) -> str:
+    """What a canary gets of the requests that name no version; empty for nothing."""
+    if version.shadow:
+        return "runs in the shadow"
+    return f"answers {version.canary_share:.4g} of what names no version" if version.canary_share else ""
 
 
 def _print_table(title: str, header: list[str], lines: list[list[str]]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
+from proto.traffic import CanaryTraffic
 from service.client import error_from
 from service.server import Server
 from service.status import Code
@@ -392,3 +393,21 @@ def test_a_failed_version_is_described_by_its_reason(start_server: StartServer, 
         answer = stub.GetModel(api.GetModelRequest(version=3), timeout=TIMEOUT_SECONDS)
     assert answer.version.state == api.VERSION_STATE_FAILED
     assert answer.version.reason.startswith("ONNX Runtime cannot load the file")
+
+
+def test_what_a_canary_gets_is_told_while_it_is_in_effect(
+    stub: ConverterServiceStub, server: Server, repository: Repository
+) -> None:
+    """By its version, in the list and in full; a rule for a canary that cannot answer is none."""
+    for traffic, told in ((CanaryTraffic(share=0.25), (0.25, False)), (CanaryTraffic(shadow=True), (0.0, True))):
+        repository.set_label("linear", "canary", 2)
+        repository.set_canary_traffic("linear", traffic)
+        server.models.refresh()
+        (listed,) = [model for model in stub.ListModels(api.ListModelsRequest()).models if model.name == "linear"]
+        assert [(each.canary_share, each.shadow) for each in listed.versions] == [(0.0, False), told]
+        described = stub.GetModel(api.GetModelRequest(model="linear", label="canary")).version
+        assert (described.canary_share, described.shadow) == told
+    repository.set_label("linear", "canary", 1)
+    server.models.refresh()
+    described = stub.GetModel(api.GetModelRequest(model="linear")).version
+    assert (described.canary_share, described.shadow) == (0.0, False)

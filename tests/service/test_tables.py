@@ -229,6 +229,20 @@ def test_a_model_is_described_by_what_is_known_of_it(capsys: pytest.CaptureFixtu
         assert words in printed
 
 
+def test_what_a_canary_gets_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its share, or that it runs in the shadow; in the list and in full."""
+    canary = api.ModelVersion(version=2, state=api.VERSION_STATE_READY, labels=["canary"], canary_share=0.1)
+    shadow = api.ModelVersion(version=3, state=api.VERSION_STATE_READY, labels=["canary"], shadow=True)
+    models = [api.Model(name=name, versions=[each], default_version=1) for name, each in (("a", canary), ("b", shadow))]
+    print_models(api.ListModelsResponse(models=models))
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "a\t2\tready\tcanary\tanswers 0.1 of what names no version",
+        "b\t3\tready\tcanary\truns in the shadow",
+    ]
+    print_model(api.GetModelResponse(model="a", version=canary))
+    assert "canary\tanswers 0.1 of what names no version" in capsys.readouterr().out.splitlines()
+
+
 def test_live_quality_is_shown_with_its_bounds(capsys: pytest.CaptureFixture[str]) -> None:
     """Those that are known, and no others."""
     answer = api.GetModelResponse(model="linear", version=api.ModelVersion(version=2))

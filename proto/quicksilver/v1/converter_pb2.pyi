@@ -345,12 +345,18 @@ class ModelVersion(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CANARY_SHARE_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The version's number."""
     state: Global___VersionState.ValueType
     """Whether it can answer."""
     reason: _builtins.str
     """Why it cannot, where it cannot."""
+    canary_share: _builtins.float
+    """The part of the requests that name no version which this one answers, as a canary, from 0 to 1."""
+    shadow: _builtins.bool
+    """Whether it runs in the shadow, as a canary: on copies of rows that were answered."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Labels that name this version."""
@@ -362,10 +368,12 @@ class ModelVersion(_message.Message):
         state: Global___VersionState.ValueType = ...,
         reason: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
+        canary_share: _builtins.float = ...,
+        shadow: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_share", b"canary_share", "labels", b"labels", "reason", b"reason", "shadow", b"shadow", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
