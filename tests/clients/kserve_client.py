@@ -42,6 +42,7 @@ async def check_all(address: str) -> None:
         check(await client.is_server_live(), True, "live")
         check(await client.is_server_ready(), True, "ready")
         check(await client.is_model_ready("linear"), True, "linear is ready")
+        check(await client.is_model_ready("absent"), False, "absent is ready")
         for raw in (True, False):
             answer = await client.infer(_request(raw=raw))
             check((answer.model_name, answer.model_version, answer.id), ("linear", "1", "17"), "head of the answer")

@@ -12,6 +12,7 @@ import pytest
 from proto.repository import Repository
 from service.config import Settings
 from service.server import Server
+from service.workers.supervisor import Supervisor
 from tests.clients.oracle import READINGS_FAHRENHEIT, celsius, inside
 from tests.environments import ROOT, install
 from tests.service.artefacts import make_artefact
@@ -37,19 +38,32 @@ def installed() -> Callable[[str], Path]:
 @pytest.fixture(scope="module", params=["http2", "grpcio"])
 def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a server listens that holds models of every kind, and lets callers load and unload."""
-    repository = Repository(tmp_path_factory.mktemp("clients") / "models")
-    publish_any(repository)
-    chosen: dict[str, Any] = {
-        "listen": "127.0.0.1:0",
-        "http_listen": "127.0.0.1:0",
-        "transport": request.param,
-        "model_control": "explicit",
-        "load_models": ",".join(repository.names()),
-    }
-    server = Server(Settings(repository=repository.root, **chosen))
+    server = Server(_settings(tmp_path_factory.mktemp("clients") / "models", transport=request.param))
     server.start()
     yield server.address
     server.stop()
+
+
+@pytest.fixture
+def address_of_two_workers(tmp_path: Path) -> Iterator[str]:
+    """The same with two workers."""
+    supervisor = Supervisor(_settings(tmp_path / "models", workers=2))
+    supervisor.start()
+    yield supervisor.address
+    supervisor.stop()
+
+
+def _settings(models: Path, **chosen: Any) -> Settings:  # noqa: ANN401 - any setting
+    repository = Repository(models)
+    publish_any(repository)
+    return Settings(
+        repository=models,
+        listen="127.0.0.1:0",
+        http_listen="127.0.0.1:0",
+        model_control="explicit",
+        load_models=",".join(repository.names()),
+        **chosen,
+    )
 
 
 def _run(*command: str | Path) -> str:
@@ -64,6 +78,13 @@ def test_tritonclient(installed: Callable[[str], Path], address: str, tmp_path: 
     model.write_bytes(make_artefact())
     said = _run(installed("triton") / "bin" / "python", HERE / "triton_client.py", address, model)
     assert said == "tritonclient: all as it should be\n"
+
+
+def test_tritonclient_finds_one_server_behind_two_workers(
+    installed: Callable[[str], Path], address_of_two_workers: str, tmp_path: Path
+) -> None:
+    """Its counts, settings, loads and unloads are those of all, on whichever connection it asks."""
+    test_tritonclient(installed, address_of_two_workers, tmp_path)
 
 
 def test_kserve(installed: Callable[[str], Path], address: str) -> None:
