@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -51,6 +52,8 @@ LONGEST_PAUSE_SECONDS: Final = 15.0
 
 _REPORT_SECONDS: Final = 0.5
 """Between two reports of a worker: what it counted in the last such time is lost when it is killed."""
+_CATCH_UP_SECONDS: Final = 10.0
+"""Until a worker that comes later takes connections, though others have not acted on what it acted on."""
 _STATISTICS_EVERY: Final = 10
 """Reports of which one has the statistics with it, which are larger."""
 _LINGER_SECONDS: Final = 15.0
@@ -271,6 +274,7 @@ class Supervisor:
 
     async def _pass_while_up(self, member: Member) -> None:
         await _either(member.up, member.leaving)
+        await self._tell_again()
         if member.serves and not self._drained.is_set():
             self._dispatcher.add(member.number, member.handoff)
             await member.leaving.wait()
@@ -346,6 +350,21 @@ class Supervisor:
         for member in self._members.values():
             member.send(Told(number, topic, content))
 
+    async def _tell_again(self) -> None:
+        """Tell all workers what was told before one came, and wait until they have acted on it, or for long enough.
+
+        The one that came acted on it already: on the repository as it is now, which may be another than the others saw.
+        """
+        acted = []
+        for topic, content in list(self._told.items()):
+            done = asyncio.Event()
+            acted.append(self._loop.create_task(done.wait()))
+            self._tell(topic, content, partial(_note, done))
+        if acted:
+            _, late = await asyncio.wait(acted, timeout=_CATCH_UP_SECONDS)
+            for waiting in late:
+                waiting.cancel()
+
     def _heard(self, number: int, member: Member, problem: str = "") -> None:
         """Learn that a worker acted on what was told, or could not, or is gone; then whoever told it learns that."""
         tidings = self._tidings.get(number)
@@ -405,6 +424,11 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("the supervision failed", exc_info=error)
+
+
+def _note(done: asyncio.Event, _problems: dict[str, str]) -> None:
+    """Note that all have acted on something; what kept some from it stands in their logs."""
+    done.set()
 
 
 async def _either(*events: asyncio.Event, timeout: float | None = None) -> None:  # noqa: ASYNC109 - a pause that events end

@@ -220,6 +220,22 @@ def test_a_load_that_fails_in_one_worker_is_told(supervisor: Supervisor, reposit
         assert [worker.health("halfway") for worker in workers] == [NOT_SERVING, NOT_SERVING]
 
 
+def test_one_that_comes_later_does_not_see_another_repository(supervisor: Supervisor, repository: Repository) -> None:
+    """What changed on disk since the last load takes effect in all workers when one comes, or in none."""
+    repository.publish("changed", make_artefact())
+    with both(supervisor) as workers:
+        workers[0].load("changed")
+        repository.publish("changed", make_artefact(offset_celsius=2.0))
+        repository.set_label("changed", "stable", 2)
+        assert [worker.convert("changed") for worker in workers] == [pytest.approx(exact_celsius(FAHRENHEIT))] * 2
+    kill_one(supervisor, 1)
+    with both(supervisor) as workers:
+        for choice in ({}, {"version": 2}, {"label": "stable"}):
+            answers = [worker.convert("changed", **choice) for worker in workers]
+            assert answers == [pytest.approx(exact_celsius(FAHRENHEIT) + 2.0)] * 2
+        assert [worker.model_ready("changed", "1") for worker in workers] == [False, False]
+
+
 class Lifecycle(RuleBasedStateMachine):
     """One model behind two workers, beside what should be true of it; either worker may be asked, or killed."""
 
