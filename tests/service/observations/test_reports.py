@@ -16,7 +16,15 @@ from proto.observations import ObservationStore
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
-from service.client import Added, Converter, ConverterError, InvalidRequestError, Observation, ServerBusyError
+from service.client import (
+    Added,
+    AsyncConverter,
+    Converter,
+    ConverterError,
+    InvalidRequestError,
+    Observation,
+    ServerBusyError,
+)
 from service.observations import StoreSettingError
 from service.server import Server
 from service.status import Code
@@ -167,6 +175,26 @@ def test_more_a_second_than_the_setting_says_are_refused(start_server: StartServ
         assert converter.report([observation(number) for number in range(50)]) == Added(50, 0)
         with pytest.raises(ServerBusyError, match="come again in"):
             converter.report([observation(51)])
+    eventually(lambda: numbers(server, "quicksilver_shed_calls")["observations",] == 1)
+    assert numbers(server, "quicksilver_observations")["refused",] == 1
+
+
+def test_an_id_names_one_request(start_server: StartServer, url: str) -> None:
+    """More temperatures than the server takes in one request cannot have one, and are not sent."""
+    server = start_server(observations=url, max_rows_per_request=10)
+    with Converter(server.address) as converter:
+        assert converter.convert(range(10), request_id="r").celsius.shape == (10,)
+        with pytest.raises(ValueError, match="request_id names one request"):
+            converter.convert(range(11), request_id="r")
+
+
+async def test_the_asyncio_client_reports_too(observing: Server) -> None:
+    """As the other one does, and its request ids join as well."""
+    async with AsyncConverter(observing.address) as converter:
+        await converter.convert([50.25], request_id="a")
+        reported = [Observation("one", 50.25, 10.0, BEGAN_SECONDS, "bench", "a", 0)]
+        assert await converter.report(reported) == Added(1, 0)
+        assert await converter.report(reported) == Added(0, 1)
 
 
 def test_many_reporters_at_once_lose_and_double_nothing(observing: Server, url: str) -> None:

@@ -56,10 +56,11 @@ def test_shares_add_up(workers: int, calls: int, size: int) -> None:
     chosen = {"workers": workers, "max_waiting_calls": calls, "max_waiting_bytes": size}
     settings = Settings.model_validate(chosen)
     shares = [share(settings, slot) for slot in range(workers)]
-    for name in ("max_waiting_calls", "max_waiting_bytes"):
+    for name in ("max_waiting_calls", "max_waiting_bytes", "kept_answer_bytes"):
         parts = [getattr(each, name) for each in shares]
         assert sum(parts) == getattr(settings, name)
         assert max(parts) - min(parts) <= 1
+    assert sum(each.observations_per_second for each in shares) == pytest.approx(settings.observations_per_second)
     assert {each.max_connections for each in shares} == {settings.max_connections}
     for each in shares:
         Settings.model_validate_json(each.model_dump_json())
