@@ -323,7 +323,7 @@ class _Stream:
                 return
             if self._unsent_bytes >= _SWAMPED_FACTOR * _MAX_UNSENT_BYTES:
                 self._unsent.clear()
-                self._refuse(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
+                self.close(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
                 return
             body = message if isinstance(message, bytes) else b"".join(message)
             self._unsent.append(body)
@@ -337,6 +337,8 @@ class _Stream:
                 self._closed = True
                 self._error = error
                 self._changed.notify_all()
+                if error is not None and error.shed is not None:
+                    self._observer.shed(error.shed)
 
     # The call ---------------------------------------------------------------------------------------------------------
 
@@ -377,14 +379,9 @@ class _Stream:
             try:
                 self._inlet.resume()
             except ServiceError as error:
-                self._refuse(error)
+                self.close(error)
             except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
                 self._fail(fault)
-
-    def _refuse(self, error: ServiceError) -> None:
-        if error.shed is not None:
-            self._observer.shed(error.shed)
-        self.close(error)
 
     def _fail(self, fault: Exception) -> None:
         internal = InternalError()
@@ -403,7 +400,7 @@ class _Stream:
                 if not self._closed:
                     self._inlet.half_close()
         except ServiceError as error:
-            self._refuse(error)
+            self.close(error)
         except Exception as fault:  # noqa: BLE001 - grpcio, too, raises a bare one: where the call is over
             if not self._closed and self._grpc_context.is_active():
                 self._fail(fault)

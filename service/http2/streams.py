@@ -513,6 +513,8 @@ class StreamCall(Stream):
         except ValueError as fault:
             self.fail(_internal(fault, self._tally.path, self._head.metadata))
             return
+        if error is not None and error.shed is not None:
+            self._link.burst.shed(error.shed)
         self._answered(Code.OK if error is None else code_of(error))
 
     def _send_head(self) -> None:
