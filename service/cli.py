@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 from google.protobuf.message import Message
 
-from service import connection, observation_commands, promote, ready, repository_commands
+from service import connection, ready, repository_commands
 from service.arguments import Parser
 from service.config import (
     FILE_VARIABLE,
@@ -332,11 +332,23 @@ def _fail(command: str, message: str, code: int) -> int:
     return code
 
 
+def _promote(arguments: Sequence[str]) -> int:
+    from service import promote  # noqa: PLC0415 - NumPy takes a while to import; `ready` must not
+
+    return promote.run(arguments)
+
+
+def _observations(arguments: Sequence[str]) -> int:
+    from service import observation_commands  # noqa: PLC0415 - as above
+
+    return observation_commands.run(arguments)
+
+
 _COMMANDS: Final[dict[str, Callable[[Sequence[str]], int]]] = {
     "serve": _serve,
     "ready": ready.run,
     "convert": _convert,
     "models": _models,
-    "observations": observation_commands.run,
-    "promote": promote.run,
+    "observations": _observations,
+    "promote": _promote,
 }
