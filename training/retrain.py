@@ -58,6 +58,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--observations",
+        "--store",
         default=os.environ.get(OBSERVATIONS_VARIABLE),
         metavar="URL",
         help="store of observations: sqlite:///PATH or postgresql://USER@HOST:PORT/DATABASE "
