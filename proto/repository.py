@@ -33,6 +33,7 @@ __all__ = [
     "MODEL_FILE",
     "NAME_PATTERN",
     "STABLE",
+    "VERDICT_FILES",
     "CorruptLabelsError",
     "InvalidNameError",
     "LabelledError",
@@ -46,6 +47,8 @@ __all__ = [
 
 MODEL_FILE: Final = "model.onnx"
 LABELS_FILE: Final = "labels.json"
+VERDICT_FILES: Final = ("verdict.json", "verdict.html")
+"""What let a version in, beside its model: for programs, and for people."""
 STABLE: Final = "stable"
 
 _STAGING_PREFIX: Final = ".incoming-"

@@ -14,6 +14,7 @@ import structlog
 
 from proto.model_config import ModelConfigError
 from proto.repository import (
+    MODEL_FILE,
     InvalidNameError,
     Repository,
     RepositoryError,
@@ -68,11 +69,11 @@ class RepositoryControl:
         """Where several processes serve, tells all of them what `follow` then does, and returns when they did: what
         kept some from it, one line each."""
 
-    def load(self, name: str, files: Mapping[int | None, bytes]) -> list[int]:
+    def load(self, name: str, files: Mapping[int | None, Mapping[str, bytes]]) -> list[int]:
         """Publish the files sent, if there are any, and load the model; return the versions that were published.
 
-        `files` maps versions to the content of their model files; None stands for the number that comes next. A model
-        that is loaded already and did not change stays as it is.
+        `files` maps versions to their files by name, a model among them; None stands for the number that comes next. A
+        model that is loaded already and did not change stays as it is.
 
         Raises:
             InvalidRequestError: the name is not one, or a file does not verify.
@@ -203,16 +204,20 @@ class RepositoryControl:
         if self._mode not in modes:
             raise UnsupportedError(f"model_control is {self._mode!r} on this server; this needs {' or '.join(modes)}")
 
-    def _publish(self, name: str, files: Mapping[int | None, bytes]) -> list[int]:
+    def _publish(self, name: str, files: Mapping[int | None, Mapping[str, bytes]]) -> list[int]:
         if there := [number for number in self._repository.versions(name) if number in files]:
             raise AlreadyExistsError(f"{name}/{there[0]} is published already, and versions never change")
-        for number, content in files.items():
-            self._verify(name, number, content)
+        for number, contents in files.items():
+            self._verify(name, number, contents[MODEL_FILE])
         with _told_plainly(name):
             try:
-                return [self._repository.publish(name, content, number) for number, content in files.items()]
+                return [self._publish_version(name, number, contents) for number, contents in files.items()]
             except VersionExistsError as error:
                 raise AlreadyExistsError(str(error)) from error
+
+    def _publish_version(self, name: str, number: int | None, contents: Mapping[str, bytes]) -> int:
+        beside = {file: content for file, content in contents.items() if file != MODEL_FILE}
+        return self._repository.publish(name, contents[MODEL_FILE], number, beside=beside)
 
     def _verify(self, name: str, number: int | None, content: bytes) -> None:
         try:

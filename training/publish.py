@@ -55,15 +55,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def send_to(arguments: argparse.Namespace, name: str, model: bytes, version: int | None = None) -> int:
-    """Have the server that the options name publish a checked file, and return the version.
+def send_to(
+    arguments: argparse.Namespace,
+    name: str,
+    model: bytes,
+    version: int | None = None,
+    *,
+    beside: Mapping[str, bytes] | None = None,
+) -> int:
+    """Have the server that the options name publish a checked file, with its verdict's, and return the version.
 
     Raises:
         PublishError: see `training.send`.
     """
     from training.send import send  # noqa: PLC0415 - nothing else in training needs grpc
 
-    return send(_destination(arguments), name, model, version)
+    return send(_destination(arguments), name, model, version, beside=beside)
 
 
 def label_at(arguments: argparse.Namespace, name: str, label: str, version: int) -> None:

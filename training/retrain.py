@@ -384,7 +384,7 @@ def _deliver(arguments: argparse.Namespace, model: bytes, beside: "Mapping[str, 
 
     if arguments.to is None:
         return publish.publish(Repository(arguments.repository), arguments.name, model, beside=beside)
-    return publish.send_to(arguments, arguments.name, model)
+    return publish.send_to(arguments, arguments.name, model, beside=beside)
 
 
 def _give_label(arguments: argparse.Namespace, label: str, version: int) -> None:

@@ -1,5 +1,6 @@
 """Sends model files to a running server, and moves its labels. Alone in training it needs grpc; imported when used."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,10 +29,18 @@ class Destination:
     tls_key: Path | None = None
 
 
-def send(destination: Destination, name: str, model: bytes, version: int | None = None) -> int:
+def send(
+    destination: Destination,
+    name: str,
+    model: bytes,
+    version: int | None = None,
+    *,
+    beside: Mapping[str, bytes] | None = None,
+) -> int:
     """Have a server publish a model file, and return the version: the next one where none is given.
 
-    Returns once the server has verified it, written it to its repository, and loaded the model.
+    `beside` holds a verdict's files by name, which the server puts beside it. Returns once it has verified the model,
+    written it to its repository, and loaded it.
 
     Raises:
         PublishError: the server cannot be reached, or refuses, its reason standing in the message; or what the token
@@ -40,6 +49,8 @@ def send(destination: Destination, name: str, model: bytes, version: int | None 
     """
     request = pb.RepositoryModelLoadRequest(model_name=name)
     request.parameters[file_key(version)].bytes_param = model
+    for file, content in (beside or {}).items():
+        request.parameters[file_key(version, file)].bytes_param = content
     request.parameters[_CONFIG].string_param = "{}"  # other servers of the protocol take no files without it
     with _channel(destination) as channel:
         load: grpc.UnaryUnaryMultiCallable[bytes, pb.RepositoryModelLoadResponse] = channel.unary_unary(

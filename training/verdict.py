@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from proto.artefact import Interval
+from proto.repository import VERDICT_FILES
 from training.challengers import Figures, Recipe
 from training.gate import Bounds, Check, GroupErrors, SourceErrors
 from training.observed import Observed, Rules, SourceCounts
 from training.telemetry import Verdict as Word
 
 SCHEMA_VERSION: Final = 1
-JSON_FILE: Final = "verdict.json"
-PAGE_FILE: Final = "verdict.html"
+JSON_FILE, PAGE_FILE = VERDICT_FILES
 
 
 ACCEPTED: Final = 0

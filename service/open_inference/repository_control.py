@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from proto.upload import LOAD_METHOD, VERSIONS_KEY, parse_file_key
+from proto.repository import MODEL_FILE
+from proto.upload import LOAD_METHOD, VERSIONS_KEY, file_key, parse_file_key
 from service.calls import Context, Method
 from service.errors import InvalidRequestError
 from service.open_inference import SERVICE
@@ -27,10 +28,11 @@ _UNLOAD_DEPENDENTS: Final = "unload_dependents"
 class RepositoryControl(Protocol):
     """Loads and unloads models. Both return when it is done, and raise a ServiceError where it cannot be."""
 
-    def load(self, name: str, files: Mapping[int | None, bytes]) -> Sequence[int]:
+    def load(self, name: str, files: Mapping[int | None, Mapping[str, bytes]]) -> Sequence[int]:
         """Load what the repository holds of a model, with the files sent as new versions; return these.
 
-        `files` holds model files by their versions; None stands for the number that comes next.
+        `files` holds, by their versions, the files of each by name, a model among them; None stands for the number that
+        comes next.
         """
 
     def unload(self, name: str) -> None:
@@ -61,24 +63,26 @@ def methods(control: RepositoryControl, guard: Guard) -> list[Method]:
     ]
 
 
-def read_files(request: pb.RepositoryModelLoadRequest) -> dict[int | None, bytes]:
-    """Read the files of a load, by their versions.
+def read_files(request: pb.RepositoryModelLoadRequest) -> dict[int | None, dict[str, bytes]]:
+    """Read the files of a load, by their versions and names.
 
     Raises:
         InvalidRequestError: a parameter is neither a file nor a configuration, holds another type, or contradicts what
-            is served here.
+            is served here; or a version comes without a model.
     """
-    files: dict[int | None, bytes] = {}
+    files: dict[int | None, dict[str, bytes]] = {}
     for key, parameter in request.parameters.items():
         if key == CONFIG:
             continue
         try:
-            version = parse_file_key(key)
+            version, name = parse_file_key(key)
         except ValueError as error:
             raise InvalidRequestError("parameters", f"{error}, nor {CONFIG!r}") from None
         if parameter.WhichOneof("parameter_choice") != "bytes_param":
             raise InvalidRequestError(f"parameters[{key}]", "is not bytes")
-        files[version] = parameter.bytes_param
+        files.setdefault(version, {})[name] = parameter.bytes_param
+    if bare := [version for version, contents in files.items() if MODEL_FILE not in contents]:
+        raise InvalidRequestError("parameters", f"{file_key(bare[0])!r} is missing: a version is its model")
     if CONFIG in request.parameters:
         _check_config(request.parameters[CONFIG], request.model_name)
     return files

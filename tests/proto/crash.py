@@ -98,7 +98,9 @@ def send(writer: repository.Repository, name: str, model: bytes) -> None:
 
     options = EngineOptions(device="cpu")
     models = Models(writer, options, explicit=())
-    RepositoryControl(models, writer, options, "explicit", drain_seconds=0).load(name, {None: model})
+    RepositoryControl(models, writer, options, "explicit", drain_seconds=0).load(
+        name, {None: {repository.MODEL_FILE: model}}
+    )
 
 
 def survives(at: int, operation: Callable[[], object], sources: frozenset[str] = SOURCES) -> bool:

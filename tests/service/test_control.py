@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.quicksilver.v1 import converter_pb2 as api
-from proto.repository import Repository
+from proto.repository import MODEL_FILE, VERDICT_FILES, Repository
 from proto.upload import LOAD_METHOD, VERSIONS_KEY, file_key, parse_file_key
 from service.server import Server
 from tests.service.artefacts import make_artefact, make_plain
@@ -268,7 +268,19 @@ def test_many_send_at_once_and_each_gets_a_version_of_its_own(caller: Caller, re
 def test_keys_of_files_are_read_as_they_are_written() -> None:
     """Writing and reading are inverse."""
     for version in (1, 12, 10**17, None):
-        assert parse_file_key(file_key(version)) == version
+        for name in (MODEL_FILE, *VERDICT_FILES):
+            assert parse_file_key(file_key(version, name)) == (version, name)
+
+
+def test_a_verdict_is_put_beside_its_model(caller: Caller, repository: Repository) -> None:
+    """It appears with the version that it let in; without a model it is refused, and so is a file of another name."""
+    files = {file_key(None): make_artefact(), **{file_key(None, name): name.encode() for name in VERDICT_FILES}}
+    version = caller.load("sent", files)
+    directory = repository.model_path("sent", int(version)).parent
+    assert {path.name for path in directory.iterdir()} == {MODEL_FILE, *VERDICT_FILES}
+    assert (directory / VERDICT_FILES[0]).read_bytes() == VERDICT_FILES[0].encode()
+    for key in (file_key(9, VERDICT_FILES[0]), file_key(None, "notes.txt")):
+        refused(grpc.StatusCode.INVALID_ARGUMENT, lambda key=key: caller.load("sent", {key: b"x"}))
 
 
 # Who may --------------------------------------------------------------------------------------------------------------

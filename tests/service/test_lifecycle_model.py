@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proto.repository import LABELS_FILE, LabelledError, Repository, UnknownModelError, VersionExistsError
+from proto.repository import LABELS_FILE, MODEL_FILE, LabelledError, Repository, UnknownModelError, VersionExistsError
 from service.catalogue import VersionState
 from service.control import RepositoryControl
 from service.engine import EngineOptions
@@ -235,17 +235,17 @@ class Lifecycle(RuleBasedStateMachine):
         content, offset = self.content(works=works)
         if version is not None and version in expected.disk:
             with pytest.raises(AlreadyExistsError):
-                self.control.load(name, {version: content})
+                self.control.load(name, {version: {MODEL_FILE: content}})
             return
         if not works:
             with pytest.raises(InvalidRequestError):
-                self.control.load(name, {version: content})
+                self.control.load(name, {version: {MODEL_FILE: content}})
             return
         if version is not None and version <= self.repository.label_history(name).removed_up_to:
             with pytest.raises(AlreadyExistsError):
-                self.control.load(name, {version: content})
+                self.control.load(name, {version: {MODEL_FILE: content}})
             return
-        (number,) = self.control.load(name, {version: content})
+        (number,) = self.control.load(name, {version: {MODEL_FILE: content}})
         assert number == (expected.greatest + 1 if version is None else version)
         self.expected[name] = expected
         if not expected.labels:

@@ -252,7 +252,7 @@ def test_what_goes_wrong_is_told_in_one_line(place: Place, capsys: pytest.Captur
 
 
 def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
-    """With --to the server publishes and labels it; the verdict is among the reports. What fails is tried again."""
+    """With --to the server publishes it with its verdict, and labels it. What fails is tried again."""
     options = argparse.ArgumentParser()
     retrain.add_arguments(options)
     gone = options.parse_args([*place.words("--to", "127.0.0.1:1", "--timeout", "1")[1:]])
@@ -270,7 +270,8 @@ def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
         assert place.repository.labels("linear") == {"stable": 1}
         with job.locked(plan):
             assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
-    assert made.report.parent.parent == place.reports
+    assert made.report == place.repository.model_path("linear", 2).with_name(verdict.PAGE_FILE)
+    assert made.report.is_file()
     assert place.hidden() == {".lock"}
 
 

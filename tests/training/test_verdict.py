@@ -13,6 +13,7 @@ from tests.training.crash_publish import accepted, plan_in
 from tests.training.pages_read import Page
 from training import job
 from training.challengers import Figures
+from training.errors import ChampionError
 from training.gate import Check, GroupErrors, SourceErrors
 from training.observed import SourceCounts
 from training.verdict import (
@@ -111,7 +112,7 @@ def test_a_champion_that_changed_meanwhile_stops_the_publishing(tmp_path: Path) 
     """What was judged against a version that answers no more is not published."""
     plan = plan_in(tmp_path)
     plan.repository.publish("linear", make_artefact())
-    with job.locked(plan), pytest.raises(job.ChampionError, match="was changed while"):
+    with job.locked(plan), pytest.raises(ChampionError, match="was changed while"):
         job.publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), None)
     assert plan.repository.versions("linear") == [1]
 
