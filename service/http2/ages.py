@@ -1,14 +1,18 @@
 """What becomes of a connection as time passes: decided from its times alone, so that it can be tested without one."""
 
 import math
+import random
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 from service.closed import Closed
 from service.http2.limits import Http2Limits
 
 NOTICE_SECONDS = 5.0
 """A peer has this long to answer the ping behind a shutdown notice; then the last GOAWAY goes out anyway."""
+
+_AGE_JITTER: Final = 0.1
 
 
 class Step(Enum):
@@ -50,6 +54,11 @@ class Times:
     closing: float = math.inf
     """When we stopped, and began to wait for the peer to close its side: from then on it has all that we wrote, or the
     system has."""
+
+
+def age_limit(connected: float, limits: Http2Limits, chance: random.Random) -> float:
+    """When a connection that came at this time is old: a tenth sooner or later, so that no crowd leaves at once."""
+    return connected + limits.max_age_seconds * (1 + chance.uniform(-_AGE_JITTER, _AGE_JITTER))
 
 
 def next_step(times: Times, now: float, limits: Http2Limits) -> Step:

@@ -30,7 +30,7 @@ from ngh2.events import (
 from service.calls import BatchedMethod, Method, Request, Trace, Tracer
 from service.closed import Closed
 from service.errors import DrainingError, ServiceError, Shed, UnimplementedError
-from service.http2.ages import Step, Times, next_step, old_or_idle
+from service.http2.ages import Step, Times, age_limit, next_step, old_or_idle
 from service.http2.budget import Budget
 from service.http2.burst import Burst, Tally
 from service.http2.deadlines import Wheel
@@ -44,7 +44,7 @@ from service.status import code_of
 log = structlog.get_logger(__name__)
 
 _HARD_HEADER_FACTOR: Final = 4
-_AGE_JITTER: Final = 0.1
+_CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"are you?"
 _MAX_KNOWN_HEADS: Final = 1024
@@ -165,9 +165,8 @@ class Peer(asyncio.Protocol):
         self._why: Closed | None = None
         """What ends it on our side, first of all."""
         now = monotonic()
-        jitter = 1 + random.uniform(-_AGE_JITTER, _AGE_JITTER)  # noqa: S311 - spreads load, guards nothing
-        age_limit = now + shared.limits.max_age_seconds * jitter
-        self.times = Times(connected=now, age_limit=age_limit, heard=now, idle_since=now)
+        old = age_limit(now, shared.limits, _CHANCE)
+        self.times = Times(connected=now, age_limit=old, heard=now, idle_since=now)
         self._pace = Pace(shared.limits, now)
 
     # Told by the loop -------------------------------------------------------------------------------------------------

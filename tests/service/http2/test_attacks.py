@@ -27,9 +27,10 @@ from service.errors import Shed
 from service.http2 import Http2Limits
 from service.models import Models
 from service.status import Code
-from tests.service.http2.raw import CONVERT, PREFACE, RawClient, framed, request
+from tests.service.http2.raw import CONVERT, PREFACE, Answer, RawClient, framed, request
 from tests.service.http2.serving import Serving, convert_body
 from tests.service.http2.test_calls import BODY, assert_honest
+from tests.service.http2.test_interop import STREAM, streaming
 
 ENHANCE_YOUR_CALM = 11
 FLOW_CONTROL_ERROR = 3
@@ -171,17 +172,24 @@ def test_window_overflow_of_the_connection(serving: Serving, client: RawClient) 
 
 
 def test_more_than_the_window(models: Models) -> None:
-    """Who sends more than the window lets him is sent away, or loses the stream."""
+    """Who sends more than the window lets him loses the stream or the connection, and what he sent is not kept."""
     limits = Http2Limits(stream_window_bytes=65_535, connection_window_bytes=65_535, inline_bytes=1)
-    with Serving(models, limits) as serving, RawClient(serving.address) as client:
-        serving.dataplane.go.clear()
-        stream = client.new_stream()
-        client.send(client.headers_frame(request(), stream))
-        out = struct.pack(">BI", 0, 4_000_000)
-        client.try_send(b"".join(client.data_frame(stream, out + b"x" * 16_000) for _ in range(40)))
-        client.drain(0.3)
+    with Serving(models, limits, [streaming()]) as serving, RawClient(serving.address) as client:
+        serving.dataplane.go.clear()  # the handler gets busy, and no window is opened any more
+        stream = client.call(convert_body(*[50.0] * 3_000) * 5, request(STREAM), end=False)
+        while serving.ask(lambda: serving.front.bytes_in_hand) < 60_000:
+            client.drain(0.01)
+        allowed = 65_535 + client.windows.get(stream, 0)
+        for _ in range(allowed // 16_000 + 1):
+            client.try_send(client.data_frame(stream, bytes(16_000)))
+        answer = client.answers.setdefault(stream, Answer())
+        client.wait(lambda: client.goaway is not None or answer.reset is not None)
+        assert FLOW_CONTROL_ERROR in {answer.reset, client.goaway and client.goaway.error_code}
         serving.dataplane.go.set()
         assert_honest(serving.address)
+        client.socket.close()
+        while serving.ask(lambda: serving.front.bytes_in_hand):
+            pass
 
 
 PROVOCATIONS = {

@@ -43,6 +43,7 @@ class Honest:
     def _call(self) -> None:
         try:
             with RawClient(self._address) as client:
+                client.open_windows()
                 while not self._over.wait(0.02):
                     began = time.monotonic()
                     assert client.unary(BODY).status == 0
@@ -112,6 +113,7 @@ def test_mutated_conversations_for_five_minutes() -> None:
 def test_two_thousand_prefaces_never_finished() -> None:
     """Two thousand connections that never greet are closed after their time, and others are answered meanwhile."""
     with server_process(handshake_seconds=5, max_descriptors=DESCRIPTORS) as server, contextlib.ExitStack() as opened:
+        warmed(server)
         descriptors = server.descriptors()
         silent = [opened.enter_context(RawClient(server.address, greet=False)) for _ in range(2_000)]
         for index, client in enumerate(silent):

@@ -1,6 +1,7 @@
 """What time brings about: deadlines, ages, paces, costs, budgets; each with a clock of the test's own."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from service.errors import OverloadedError
 from service.http2 import Http2Limits
-from service.http2.ages import NOTICE_SECONDS, Step, Times, next_step
+from service.http2.ages import NOTICE_SECONDS, Step, Times, age_limit, next_step
 from service.http2.budget import Budget
 from service.http2.costs import Costs
 from service.http2.deadlines import SLOT_SECONDS, Wheel
@@ -76,6 +77,18 @@ def test_wheel_forgets(whens: list[float], data: st.DataObject) -> None:
 def test_steps(times: Times, now: float, step: Step) -> None:
     """A connection's next step follows from its times."""
     assert next_step(times, now, LIMITS) is step
+
+
+@given(st.integers(0))
+def test_ages_are_spread(seed: int) -> None:
+    """Connections that come together grow old at times of their own, each within a tenth of the setting."""
+    limits = Http2Limits(max_age_seconds=100.0)
+    chance = random.Random(seed)  # noqa: S311 - any will do
+    ages = [age_limit(7.0, limits, chance) - 7.0 for _ in range(200)]
+    assert all(90.0 <= age <= 110.0 for age in ages)
+    assert len(set(ages)) == 200
+    assert max(ages) - min(ages) > 10.0
+    assert age_limit(7.0, Http2Limits(), chance) == math.inf
 
 
 def test_pace() -> None:
