@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -141,8 +142,8 @@ def test_a_call_counts_once_in_every_metric(server: Server, stub: ConverterServi
     assert scrape.value("quicksilver_in_flight_calls") == 0
 
 
-def _handled(server: Server, code: str) -> float:
-    return _Scrape(server).value("grpc_server_handled_total", grpc_method="Convert", grpc_code=code)
+def _is_counted_once(server: Server, code: str) -> bool:
+    return _Scrape(server).value("grpc_server_handled_total", grpc_method="Convert", grpc_code=code) == 1
 
 
 def test_errors_count_under_their_code_and_run_nothing(server: Server, stub: ConverterServiceStub) -> None:
@@ -155,7 +156,7 @@ def test_errors_count_under_their_code_and_run_nothing(server: Server, stub: Con
     ):
         with pytest.raises(grpc.RpcError):
             stub.Convert(api.ConvertRequest(**fields), timeout=30)
-        _wait_until(lambda code=code: _handled(server, code) == 1)  # books are kept after the answer went out
+        _wait_until(partial(_is_counted_once, server, code))  # books are kept after the answer went out
     assert _Scrape(server).value("quicksilver_rows_total") == 0
 
 
