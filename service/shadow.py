@@ -120,7 +120,8 @@ class Shadow:
         models = {model for model, _ in versions}
         with self._lock:
             dropped = {labels: float(rows) for labels, rows in self._dropped.items() if labels[0] in models}
-            numbers["quicksilver_shadow_dropped_rows"] = dropped
+            zeros = {(model,): 0.0 for model, version in self._tables if (model, version) in versions}
+            numbers["quicksilver_shadow_dropped_rows"] = {**zeros, **dropped}  # a rate needs a beginning
             for labels, table in [item for item in self._tables.items() if item[0] in versions]:
                 numbers["quicksilver_shadow_rows"][labels] = table.rows
                 numbers["quicksilver_shadow_failed_rows"][labels] = table.failed_rows

@@ -1,5 +1,6 @@
 """Foreign programs, installed by a script of their own into environments of their own when a test first wants them."""
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -17,3 +18,10 @@ def install(script: Path, *names: str) -> None:
     if done.returncode == IMPOSSIBLE:
         pytest.skip(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on, for programs that cannot tell which one they took."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.environments import free_port
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,12 +37,6 @@ def commands() -> list[str]:
     """Every command line of the README, without those that set up and those that run this suite."""
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
     return [line for line in lines if not line.startswith("make ")]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -66,7 +61,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     root = tmp_path_factory.mktemp("checkout") / "quicksilver"
     shutil.copytree(ROOT, root, ignore=NOT_COPIED)
     _link_environment(root)
-    ports = {written: f"127.0.0.1:{_free_port()}" for written in ("127.0.0.1:50051", "127.0.0.1:8002")}
+    ports = {written: f"127.0.0.1:{free_port()}" for written in ("127.0.0.1:50051", "127.0.0.1:8002")}
     environment = _environment(*ports.values())
     process = subprocess.Popen(
         ["make", "run"],
@@ -195,7 +190,7 @@ def test_a_second_run_publishes_nothing(copy: Copy) -> None:
     again = subprocess.run(
         ["make", "run", "ARGS=--once"],
         cwd=copy.root,
-        env=_environment(f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"),
+        env=_environment(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"),
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,5 @@
 """What training jobs tell of themselves: to a real Pushgateway, and in files."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.environments import free_port
 from tests.operations.debian import unpacked
 from training.cli import main
 from training.errors import TelemetryError
@@ -31,12 +31,6 @@ def samples(text: str) -> Samples:
         for sample in family.samples
         if family.name in FAMILIES
     }
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

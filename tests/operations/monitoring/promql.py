@@ -23,19 +23,6 @@ DASHBOARDS: Final = ROOT / "deploy" / "grafana" / "dashboards"
 FILLED: Final = {"job": ".*", "instance": ".*", "model": ".*", "__rate_interval": "1m"}
 """The dashboards' variables, where everything is chosen."""
 
-AWAITED: Final = frozenset(
-    {
-        "quicksilver_sampled_rows_total",
-        "quicksilver_outside_domain_rows_total",
-        "quicksilver_error_against_exact_law_celsius_bucket",
-        "quicksilver_error_against_exact_law_celsius_sum",
-        "quicksilver_error_against_exact_law_celsius_count",
-        "quicksilver_drift_psi",
-        "quicksilver_drift_window_rows",
-    }
-)
-"""Agreed upon, and being built."""
-
 OTHERS: Final = frozenset({"up"})
 """What Prometheus itself says of its targets."""
 
@@ -81,7 +68,7 @@ def questions() -> list[Question]:
 def exposed() -> set[str]:
     """Every metric that a server or a training job gives out, by the names that Prometheus stores."""
     ours = chain.from_iterable(map(stored_names, FAMILIES))
-    return {*ours, *of_the_workers(), *telemetry.FAMILIES, *_of_the_process(), *AWAITED}
+    return {*ours, *of_the_workers(), *telemetry.FAMILIES, *_of_the_process()}
 
 
 def of_the_workers() -> set[str]:
