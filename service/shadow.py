@@ -120,7 +120,9 @@ class Shadow:
         models = {model for model, _ in versions}
         with self._lock:
             dropped = {labels: float(rows) for labels, rows in self._dropped.items() if labels[0] in models}
-            zeros = {(model,): 0.0 for model, version in self._tables if (model, version) in versions}
+            zeros: dict[Labels, float] = {
+                (model,): 0.0 for model, version in self._tables if (model, version) in versions
+            }
             numbers["quicksilver_shadow_dropped_rows"] = {**zeros, **dropped}  # a rate needs a beginning
             for labels, table in [item for item in self._tables.items() if item[0] in versions]:
                 numbers["quicksilver_shadow_rows"][labels] = table.rows

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -65,10 +66,11 @@ def questions() -> list[Question]:
     return list(chain.from_iterable(questions_of(path) for path in sorted(DASHBOARDS.glob("*.json"))))
 
 
-def exposed() -> set[str]:
+@cache
+def exposed() -> frozenset[str]:
     """Every metric that a server or a training job gives out, by the names that Prometheus stores."""
     ours = chain.from_iterable(map(stored_names, FAMILIES))
-    return {*ours, *of_the_workers(), *telemetry.FAMILIES, *_of_the_process()}
+    return frozenset({*ours, *of_the_workers(), *telemetry.FAMILIES, *_of_the_process()})
 
 
 def of_the_workers() -> set[str]:
