@@ -24,14 +24,15 @@ TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 @pytest.fixture(scope="session")
 def program() -> Callable[[str], Path]:
     """Gives the file of a program; skips by name where it cannot be had."""
+    return find_program
 
-    def find(name: str) -> Path:
-        files = unpacked(PACKAGES[name])
-        if name == "prometheus-alertmanager" and not TEMPLATES.exists():
-            _link_templates(files / TEMPLATES.relative_to("/"))
-        return files / "usr" / "bin" / name
 
-    return find
+def find_program(name: str) -> Path:
+    """The file of a program, unpacked where it is not yet."""
+    files = unpacked(PACKAGES[name])
+    if name == "prometheus-alertmanager" and not TEMPLATES.exists():
+        _link_templates(files / TEMPLATES.relative_to("/"))
+    return files / "usr" / "bin" / name
 
 
 def _link_templates(unpacked_templates: Path) -> None:

@@ -1,0 +1,164 @@
+"""Draws a picture of each dashboard from a run of minutes: `python scripts/draw_dashboards.py`.
+
+Real servers are put under load and watched by Prometheus, as tests/operations/monitoring does it: with time shortened,
+so that objectives over hours have something to show after minutes. A label moves, a version breaks, and the inputs of
+one model shift. Every panel's query is then asked, and drawn in headless Chromium with the components that Grafana
+publishes on npm: what a Grafana server would show comes close to that, and is not the same. Heatmaps are left out, for
+want of a component.
+
+Needs Node.js, npm and Chromium. The npm packages go to .venv-pictures/, the pictures to docs/dashboards/.
+"""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from deploy.grafana.queries import fill  # noqa: E402 - the path comes first
+from tests.operations.monitoring.conftest import find_program  # noqa: E402 - as above
+from tests.operations.monitoring.promql import DASHBOARDS, FILLED  # noqa: E402 - as above
+from tests.operations.monitoring.stack import Load, Stack, make_model, running  # noqa: E402 - as above
+
+SOURCES: Final = ROOT / "deploy" / "grafana" / "pictures"
+BUILT: Final = ROOT / ".venv-pictures"
+PICTURES: Final = ROOT / "docs" / "dashboards"
+PART_SECONDS: Final = 50
+STEP_SECONDS: Final = 2
+VALUES: Final = {**FILLED, "__rate_interval": "10s"}
+CELL_WIDTH, CELL_HEIGHT, TOP = 56, 34, 56  # as in main.jsx
+
+
+def main() -> None:
+    """Run, ask, build, draw."""
+    build()
+    with TemporaryDirectory() as directory, running(find_program, Path(directory)) as stack:
+        began = time.time()
+        let_things_happen(stack)
+        drawn = {
+            path.stem: ask(stack, json.loads(path.read_text("utf-8")), began) for path in DASHBOARDS.glob("*.json")
+        }
+    draw(drawn)
+
+
+def build() -> None:
+    """Install the components and build the page, where that is not done."""
+    BUILT.mkdir(exist_ok=True)
+    for path in SOURCES.iterdir():
+        shutil.copy(path, BUILT)
+    subprocess.run(  # noqa: S607 - from the machine
+        ["npm", "ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=BUILT, check=True
+    )
+    subprocess.run(["npx", "vite", "build", "--logLevel", "error"], cwd=BUILT, check=True)  # noqa: S607 - from the machine
+
+
+def let_things_happen(stack: Stack) -> None:
+    """Usual traffic; then a swap, a broken version, and a model whose inputs shift by 40 °F."""
+    with Load(stack.server.address, {"shifted": 0.0}):
+        time.sleep(PART_SECONDS)
+    stack.repository.publish("shifted", make_model(0.5))
+    stack.repository.set_label("shifted", "stable", 2)
+    broken = stack.repository.root / "mlp" / "3"
+    broken.mkdir()
+    (broken / "model.onnx").write_bytes(b"no model")
+    with Load(stack.server.address, {"shifted": 40.0}):
+        time.sleep(PART_SECONDS)
+    time.sleep(PART_SECONDS)
+
+
+def ask(stack: Stack, dashboard: dict[str, Any], began: float) -> dict[str, Any]:
+    """A dashboard's panels, each with what its queries answer over the run."""
+    until = time.time()
+    panels = [
+        panel if panel["type"] == "row" else panel | answers(stack, panel, began, until)
+        for panel in dashboard["panels"]
+    ]
+    return {"title": dashboard["title"], "from": began * 1000, "to": until * 1000, "panels": panels}
+
+
+def answers(stack: Stack, panel: dict[str, Any], began: float, until: float) -> dict[str, Any]:
+    """The rows of a table, or the series of anything else."""
+    if panel["type"] == "table":
+        return rows_of(stack, panel)
+    return {"series": [one for target in panel["targets"] for one in series_of(stack, target, began, until)]}
+
+
+def rows_of(stack: Stack, panel: dict[str, Any]) -> dict[str, Any]:
+    """A table's columns and rows, as the panel's transformation orders and names them."""
+    (target,) = panel["targets"]
+    result = stack.series(fill(target["expr"], VALUES), instant=True)
+    named = panel["transformations"][0]["options"]["renameByName"]
+    cells = [{**one["metric"], "Value": moment(float(one["value"][1]))} for one in result]
+    rows = sorted([row.get(label, "") for label in named] for row in cells)
+    return {"columns": list(named.values()), "rows": rows}
+
+
+def moment(milliseconds: float) -> str:
+    """A time as the unit dateTimeAsIso has it; the only number that a table of ours shows."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(milliseconds / 1000))
+
+
+def series_of(stack: Stack, target: dict[str, Any], began: float, until: float) -> list[dict[str, Any]]:
+    """The series of one query, called by its legend."""
+    asked = {"start": str(began), "end": str(until), "step": str(STEP_SECONDS)}
+    result = stack.ask("query_range", query=fill(target["expr"], VALUES), **asked)["result"]
+    return [
+        {
+            "name": named(target.get("legendFormat", ""), one["metric"]) or target["refId"],
+            "times": [at * 1000 for at, _ in one["values"]],
+            "values": [number(value) for _, value in one["values"]],
+        }
+        for one in result
+    ]
+
+
+def named(legend: str, labels: dict[str, str]) -> str:
+    """A legend with the labels' values in it."""
+    for label, value in labels.items():
+        legend = legend.replace(f"{{{{{label}}}}}", value)
+    return legend
+
+
+def number(text: str) -> float | None:
+    """A number that JSON knows, or None."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def draw(drawn: dict[str, dict[str, Any]]) -> None:
+    """Serve the page with each dashboard's data, and let Chromium look at it."""
+    PICTURES.mkdir(exist_ok=True)
+    page = (BUILT / "dist" / "index.html").read_text("utf-8")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=BUILT / "dist"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, data in drawn.items():
+        script = f"<script>window.DRAWN = {json.dumps(data)}</script>"  # of our own making: no text ends the element
+        (BUILT / "dist" / f"{name}.html").write_text(page.replace("<head>", f"<head>{script}"), "utf-8")
+        screenshot(f"http://127.0.0.1:{server.server_port}/{name}.html", PICTURES / f"{name}.png", height_of(data))
+    server.shutdown()
+
+
+def height_of(data: dict[str, Any]) -> int:
+    """The picture's height, in pixels."""
+    return max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in data["panels"]) * CELL_HEIGHT + TOP
+
+
+def screenshot(url: str, path: Path, height: int) -> None:
+    """Take a picture of a page once it has settled."""
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
+    size = f"--window-size={24 * CELL_WIDTH},{height}"
+    subprocess.run(["chromium", *options, size, f"--screenshot={path}", url], check=True, capture_output=True)  # noqa: S603, S607 - programs of the machine, with arguments of ours
+
+
+if __name__ == "__main__":
+    main()
