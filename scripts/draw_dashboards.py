@@ -56,10 +56,15 @@ def build() -> None:
     BUILT.mkdir(exist_ok=True)
     for path in SOURCES.iterdir():
         shutil.copy(path, BUILT)
-    subprocess.run(  # noqa: S607 - from the machine
-        ["npm", "ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=BUILT, check=True
-    )
-    subprocess.run(["npx", "vite", "build", "--logLevel", "error"], cwd=BUILT, check=True)  # noqa: S607 - from the machine
+    call("npm", "ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund")
+    call("npx", "vite", "build", "--logLevel", "error")
+
+
+def call(*command: str) -> None:
+    """Run a program beside what was built, and show what it says where it fails."""
+    done = subprocess.run(command, cwd=BUILT, capture_output=True, text=True, check=False)  # noqa: S603 - ours alone
+    if done.returncode != 0:
+        sys.exit(f"{command[0]}: {done.stdout}{done.stderr}")
 
 
 def let_things_happen(stack: Stack) -> None:
@@ -157,7 +162,7 @@ def screenshot(url: str, path: Path, height: int) -> None:
     """Take a picture of a page once it has settled."""
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000"]
     size = f"--window-size={24 * CELL_WIDTH},{height}"
-    subprocess.run(["chromium", *options, size, f"--screenshot={path}", url], check=True, capture_output=True)  # noqa: S603, S607 - programs of the machine, with arguments of ours
+    call("chromium", *options, size, f"--screenshot={path}", url)
 
 
 if __name__ == "__main__":

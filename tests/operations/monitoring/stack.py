@@ -5,6 +5,7 @@ import json
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -108,6 +109,7 @@ class Load:
     def __init__(self, address: str, models: Mapping[str, float]) -> None:
         self._address = address
         self._models = models
+        self._name = uuid.uuid4().hex
         self._stopping = threading.Event()
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="load")
@@ -130,7 +132,7 @@ class Load:
                     if self._stopping.wait(PAUSE_SECONDS):
                         return
                     for model, shift in self._models.items():
-                        self._convert(converter, model, usual(32, rng) + shift, f"{self._address}-{model}-{turn}")
+                        self._convert(converter, model, usual(32, rng) + shift, f"{self._name}-{model}-{turn}")
         except BaseException as error:  # noqa: BLE001 - told to whoever stops the load
             self._failed = error
 
