@@ -118,6 +118,16 @@ def test_nothing_is_reachable_from_elsewhere(services: dict[str, dict[str, Any]]
     assert len({port["published"] for port in ports}) == len(ports)
 
 
+def test_our_images_are_built_and_never_pulled(services: dict[str, dict[str, Any]]) -> None:
+    """A registry may have an image of the same name by somebody else; theirs that are pulled have an exact version."""
+    built = {service["image"] for service in services.values() if "build" in service}
+    for name, service in services.items():
+        if service["image"] in built:
+            assert "build" in service or service["pull_policy"] == "never", name
+        else:
+            assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+", service["image"]), name
+
+
 def test_there_are_no_secrets() -> None:
     """Neither a password nor a token nor a key stands in what is built or started."""
     for path in (ROOT / "docker-compose.yml", DOCKER / "Dockerfile"):
