@@ -1,5 +1,7 @@
 """What the Dockerfile and docker-compose.yml promise, so far as it can be read off them; test_compose.py runs them."""
 
+import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -14,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from service.cli import convert_parser, serve_parser
 from service.config import Settings, variable
 from tests.environments import ROOT
+from training.cli import COMMANDS as TRAINING
 
 DOCKER = ROOT / "deploy" / "docker"
 PROFILES = ("gpu", "job", "retrain")
@@ -135,6 +139,25 @@ def test_there_are_no_secrets() -> None:
             r"(?i)^\s*-?\s*\w*(?:password|secret|token|api_key)\w*\s*[:=].*$", path.read_text("utf-8"), re.MULTILINE
         )
         assert assigned == [], path
+
+
+def parse(words: list[str]) -> None:
+    """Have the command's own parser read a command line: what it does not know ends the process."""
+    if words[0] in TRAINING:
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        importlib.import_module(TRAINING[words[0]].module).add_arguments(parser)
+        parser.parse_args(words[1:])
+    else:
+        {"convert": convert_parser, "serve": serve_parser}[words[0]]().parse_args(words[1:])
+
+
+def test_commands_are_those_that_there_are(services: dict[str, dict[str, Any]]) -> None:
+    """Every command line of a container of ours is one that `quicksilver` takes."""
+    ours = [one for one in services.values() if one["image"].startswith("quicksilver-") and not one.get("entrypoint")]
+    lines = [service["command"] for service in ours if service.get("command")]
+    assert {line[0] for line in lines} == {"convert", "retrain"}
+    for line in lines:
+        parse(line)
 
 
 def test_settings_are_those_that_the_server_has(services: dict[str, dict[str, Any]]) -> None:

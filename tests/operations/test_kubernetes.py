@@ -16,6 +16,7 @@ import yaml
 from service.config import Settings, variable
 from service.snapshot import FAMILIES, Gauge
 from tests.environments import ROOT, install
+from tests.operations.test_deployment import parse
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 HERE = ROOT / "tests" / "operations"
@@ -126,6 +127,17 @@ def test_kubernetes_adds_no_settings(objects: Callable[[str], Objects], overlay:
     pods = [pod for _kind, pod in _pods(found)]
     pods += [one["spec"]["predictor"] for (kind, _name), one in found.items() if kind == "InferenceService"]
     assert [pod["enableServiceLinks"] for pod in pods] == [False] * len(pods)
+
+
+def test_commands_are_those_that_there_are(objects: Callable[[str], Objects]) -> None:
+    """Every command line of a container is one that `quicksilver` takes."""
+    found = objects("overlays/kserve")
+    containers = [container for _kind, pod in _pods(found) for container in pod["containers"]]
+    containers += found["ServingRuntime", "quicksilver"]["spec"]["containers"]
+    lines = [one["args"] for one in containers if "args" in one and "command" not in one]
+    assert sorted(line[0] for line in lines) == ["retrain", "serve"]
+    for line in lines:
+        parse(line)
 
 
 def _server(found: Objects) -> tuple[dict[str, Any], dict[str, Any]]:
