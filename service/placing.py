@@ -26,6 +26,8 @@ MAX_BYTES: Final = 16 << 20
 """Of the inputs of one measured run: some models take a lot for a row."""
 MAX_RUN_SECONDS: Final = 0.05
 """Sizes from which a run takes longer than this at every place are not measured further: the last choice holds on."""
+_TEXT_BYTES: Final = 64
+"""What a text takes, about, as NumPy holds it."""
 _REPEATS: Final = 7
 _SIZE_SECONDS: Final = 0.05
 """Repeats of one size at one place end after this."""
@@ -61,7 +63,9 @@ class PlacedEngine:
 
 
 def can_be_placed(engine: Graph) -> bool:
-    """Whether the number of rows is the first dimension of every input, and free."""
+    """Whether everything is a tensor, and the number of rows is the first dimension of every input, and free."""
+    if any(spec.dtype is None for spec in (*engine.inputs, *engine.outputs)):
+        return False
     return bool(engine.inputs) and all(spec.shape and spec.shape[0] is None for spec in engine.inputs)
 
 
@@ -99,10 +103,14 @@ def measured(
 def _sizes(rows: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Runs of more and more rows, which repeat the ones given."""
     count = _FIRST_ROWS
-    bytes_each = sum(tensor.nbytes / len(tensor) for tensor in rows)
+    bytes_each = sum(_bytes(tensor) / len(tensor) for tensor in rows)
     while count <= MAX_ROWS and count * bytes_each <= MAX_BYTES:
         yield [np.resize(tensor, (count, *tensor.shape[1:])) for tensor in rows]
         count *= _GROWTH
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.size * _TEXT_BYTES if tensor.dtype == np.object_ else tensor.nbytes
 
 
 def _timed(place: Place, tensors: list[Tensor], clock: Callable[[], float]) -> tuple[float, list[Tensor] | None]:

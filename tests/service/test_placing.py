@@ -22,6 +22,7 @@ from tests.service.open_inference import graphs
 
 CPU = EngineOptions(device="cpu")
 TWO_THREADS = EngineOptions(device="cpu", intra_op_threads=2)
+TWO_PLACES = EngineOptions(device="cpu", large_run_threads=2)
 FILE = ModelFile.of(make_artefact())
 ROWS = [np.linspace(-40, 212, 1009, dtype=np.float32).reshape(-1, 1)]
 
@@ -150,7 +151,7 @@ def test_a_rival_that_answers_wrongly_is_left_out(monkeypatch: pytest.MonkeyPatc
             self.threads = options.intra_op_threads
 
     monkeypatch.setattr(loading, "Engine", Wrong)
-    loaded = load_model("linear", 1, FILE, EngineOptions(device="cpu", large_run_threads=2))
+    loaded = load_model("linear", 1, FILE, TWO_PLACES)
     assert loaded.placement is None
     assert loaded.engine.run(ROWS)[0][0, 0] == pytest.approx(-40.0)
 
@@ -160,10 +161,9 @@ def test_where_there_is_one_place_nothing_is_measured() -> None:
     assert load_model("linear", 1, FILE, CPU).placement is None
     assert CPU.rivals() == {}
     assert EngineOptions(device="cpu", intra_op_threads=4, large_run_threads=4).rivals() == {}
-    scalar = Engine(graphs.scalar(), CPU)
-    assert not can_be_placed(scalar)
-    loaded = load_model("scalar", 1, ModelFile.of(graphs.scalar()), EngineOptions(device="cpu", large_run_threads=2))
-    assert loaded.placement is None
+    for content in (graphs.scalar(), graphs.fixed(), graphs.sequence_of()):
+        assert not can_be_placed(Engine(content, CPU))
+        assert load_model("other", 1, ModelFile.of(content), TWO_PLACES).placement is None
 
 
 def test_rivals_are_what_the_machine_has() -> None:
@@ -175,10 +175,21 @@ def test_rivals_are_what_the_machine_has() -> None:
     assert next(iter(auto.rivals().values())).intra_op_threads == 0
 
 
-@pytest.mark.parametrize("content", [make_artefact(), make_plain(), graphs.two_by_two()])
+@pytest.mark.parametrize(
+    "content",
+    [
+        make_artefact(),
+        make_plain(),
+        graphs.two_by_two(),
+        graphs.lookup(),
+        graphs.softmax_over_rows(),
+        *map(graphs.identity, graphs.ELEMENT_TYPES),
+    ],
+    ids=["converter", "plain", "two_by_two", "lookup", "softmax_over_rows", *graphs.ELEMENT_TYPES],
+)
 def test_a_second_session_answers_the_same_bits(content: bytes) -> None:
     """With metadata and without, of one input and of several: whatever was chosen, as a session alone."""
-    loaded = load_model("any", 1, ModelFile.of(content), EngineOptions(device="cpu", large_run_threads=2))
+    loaded = load_model("any", 1, ModelFile.of(content), TWO_PLACES)
     placement = loaded.placement
     if placement is None:
         assert not can_be_placed(loaded.engine)
