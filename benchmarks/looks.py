@@ -7,8 +7,8 @@ prints the figures of docs/canary.md.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from service.promotion import Rule, losses
+from service.promotion import Rule, block_means, losses
 from service.sequential import log_wealth_path
 from training.plots import LIGHT, new_figure, png, style_axes
 
@@ -28,6 +28,8 @@ NOISE_CELSIUS: Final = 2.0
 """Of a person reading a dial, one standard deviation: what the published readings show."""
 SPREAD_CELSIUS: Final = 0.3
 """How far each version's answer to a reading lies from its offset, one standard deviation."""
+LASTING: Final = 0.9
+"""The part of the noise that stays from row to row, in the second simulation."""
 NORMAL_QUANTILE: Final = 1.6449
 """One-sided, for 5 %; with thirty rows and more Student's is nearly the same."""
 
@@ -47,40 +49,41 @@ EQUAL: Final = Pair(0.5, -0.5)
 BETTER: Final = (Pair(0.5, 0.0), Pair(1.0, 0.0), Pair(2.0, 0.0), Pair(4.0, 0.0))
 
 
-def gains(pair: Pair, rows: int, rule: Rule, generator: np.random.Generator) -> NDArray[np.float64]:
-    """By how much the candidate's loss is smaller, row after row, in units of the cap: float64 `[rows]`."""
-    noise = generator.normal(0, NOISE_CELSIUS, rows)
-    present = losses(noise + pair.present_celsius + generator.normal(0, SPREAD_CELSIUS, rows), rule.cap_celsius)
-    candidate = losses(noise + pair.candidate_celsius + generator.normal(0, SPREAD_CELSIUS, rows), rule.cap_celsius)
+def gains(pair: Pair, *, runs: int, rows: int, rule: Rule, lasting: float = 0.0, seed: int = SEED) -> Counts:
+    """By how much the candidate's loss is smaller, in units of the cap, in many runs: float64 `[runs, rows]`.
+
+    `lasting` is the part of the reader's noise that stays from one row to the next: a first-order autoregression.
+    """
+    generator = np.random.default_rng(seed)
+    noise = generator.normal(0, NOISE_CELSIUS, (runs, rows))
+    for row in range(1, rows if lasting else 0):
+        noise[:, row] = lasting * noise[:, row - 1] + math.sqrt(1 - lasting**2) * noise[:, row]
+    off = [pair.present_celsius, pair.candidate_celsius]
+    present, candidate = (
+        losses(noise + each + generator.normal(0, SPREAD_CELSIUS, noise.shape), rule.cap_celsius) for each in off
+    )
     return (present - candidate) / rule.cap_celsius
 
 
-def first_by_betting(values: NDArray[np.float64], rule: Rule) -> float:
-    """After how many rows the sequential test promotes; infinity for never."""
-    return _first(log_wealth_path(values, 0.0) >= -math.log(rule.rate), rule.least_rows)
+def first_by_betting(values: Counts, rule: Rule) -> Counts:
+    """After how many rows the sequential test promotes, in each run: `[runs]`; infinity for never."""
+    paths = [log_wealth_path(block_means(run, rule.block_rows), 0.0) for run in values]
+    decided = np.array(paths) >= -math.log(rule.rate)
+    return _first(np.repeat(decided, rule.block_rows, axis=1), rule)
 
 
-def first_by_looking(values: NDArray[np.float64], rule: Rule) -> float:
-    """After how many rows somebody promotes who looks at the p-value of a paired t-test after each."""
-    rows = np.arange(1, len(values) + 1)
-    mean = np.cumsum(values) / rows
-    variance = np.maximum(np.cumsum(values**2) / rows - mean**2, 1e-12)
-    return _first(mean * np.sqrt(rows / variance) > NORMAL_QUANTILE, rule.least_rows)
+def first_by_looking(values: Counts, rule: Rule) -> Counts:
+    """After how many rows somebody promotes who looks at the p-value of a paired t-test after each: `[runs]`."""
+    rows = np.arange(1, values.shape[1] + 1)
+    mean = np.cumsum(values, axis=1) / rows
+    variance = np.maximum(np.cumsum(values**2, axis=1) / rows - mean**2, 1e-12)
+    return _first(mean * np.sqrt(rows / variance) > NORMAL_QUANTILE, rule)
 
 
-def simulate(pair: Pair, runs: int, rows: int, rule: Rule, seed: int = SEED) -> tuple[Counts, Counts]:
-    """After how many rows each of many runs promotes, by the sequential test and by looking at p-values: `[runs]`."""
-    generator = np.random.default_rng(seed)
-    made = [gains(pair, rows, rule, generator) for _ in range(runs)]
-    return (
-        np.array([first_by_betting(values, rule) for values in made]),
-        np.array([first_by_looking(values, rule) for values in made]),
-    )
-
-
-def _first(decided: NDArray[np.bool_], least_rows: int) -> float:
-    places = np.flatnonzero(decided[least_rows - 1 :])
-    return float(places[0] + least_rows) if len(places) else math.inf
+def _first(decided: NDArray[np.bool_], rule: Rule) -> Counts:
+    """The number of the first row that decides, from the least on."""
+    counted = decided[:, rule.least_rows - 1 :]
+    return np.where(counted.any(axis=1), counted.argmax(axis=1) + float(rule.least_rows), math.inf)
 
 
 def promoted_by(firsts: Counts, rows: NDArray[np.int64]) -> Counts:
@@ -88,12 +91,12 @@ def promoted_by(firsts: Counts, rows: NDArray[np.int64]) -> Counts:
     return np.searchsorted(np.sort(firsts), rows, side="right") / len(firsts)
 
 
-def draw_equals(betting: Counts, looking: Counts, rule: Rule) -> Figure:
+def draw_equals(wrong: Mapping[str, Counts], rule: Rule) -> Figure:
     """Draw how many runs promoted a canary that is no better, as time goes on."""
     rows = _places(rule)
     figure, axes = _figure("Promotions of a canary that is no better, with a look after every row")
     axes.set_ylim(0, 0.5)
-    for firsts, name, colour in ((looking, "p < 0.05", LIGHT.second), (betting, "betting", LIGHT.first)):
+    for (name, firsts), colour in zip(wrong.items(), (LIGHT.second, LIGHT.first), strict=True):
         part = promoted_by(firsts, rows)
         axes.plot(rows, part, color=colour, linewidth=2)
         axes.annotate(f"{name}: {part[-1]:.1%}", (rows[-1], part[-1]), xytext=(-4, 4), color=colour,
@@ -134,14 +137,22 @@ def main(directory: Path = Path("docs/canary")) -> None:
     """Simulate, draw, and print the figures."""
     rule = Rule()
     directory.mkdir(parents=True, exist_ok=True)
-    betting, looking = simulate(EQUAL, RUNS, ROWS, rule)
-    (directory / "false_promotions.png").write_bytes(png(draw_equals(betting, looking, rule)))
-    for name, firsts in {"betting": betting, "p < 0.05": looking}.items():
+    alike = gains(EQUAL, runs=RUNS, rows=ROWS, rule=rule)
+    wrong = {"p < 0.05": first_by_looking(alike, rule), "betting": first_by_betting(alike, rule)}
+    (directory / "false_promotions.png").write_bytes(png(draw_equals(wrong, rule)))
+    lasting = gains(EQUAL, runs=RUNS, rows=ROWS, rule=rule, lasting=LASTING)
+    wrong |= {
+        "p < 0.05, lasting noise": first_by_looking(lasting, rule),
+        "betting, lasting noise": first_by_betting(lasting, rule),
+        "betting on each row, lasting noise": first_by_betting(lasting, replace(rule, block_rows=1)),
+    }
+    for name, firsts in wrong.items():
         print(f"no better, {name}: {np.isfinite(firsts).mean():.1%} promoted")  # noqa: T201 - for the page
-    better = [simulate(pair, RUNS // 5, ROWS, rule)[0] for pair in BETTER]
-    (directory / "true_promotions.png").write_bytes(png(draw_better(better, rule)))
-    for pair, firsts in zip(BETTER, better, strict=True):
-        gain = gains(pair, 1_000_000, rule, np.random.default_rng(SEED)).mean() * rule.cap_celsius
+    better = [gains(pair, runs=RUNS // 5, rows=ROWS, rule=rule) for pair in BETTER]
+    all_firsts = [first_by_betting(values, rule) for values in better]
+    (directory / "true_promotions.png").write_bytes(png(draw_better(all_firsts, rule)))
+    for pair, values, firsts in zip(BETTER, better, all_firsts, strict=True):
+        gain = values.mean() * rule.cap_celsius
         half, most = (float(np.quantile(firsts, level, method="higher")) for level in (0.5, 0.9))
         part = np.isfinite(firsts).mean()
         print(f"| {pair.present_celsius:g} °C | {gain:.2f} °C | {part:.0%} | {half:.0f} | {most:.0f} |")  # noqa: T201 - as above

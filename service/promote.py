@@ -237,6 +237,10 @@ def _add_rule(made: argparse.ArgumentParser, rule: Rule) -> None:
         help="roll back, too, once stable's mean error is proven to be above this [none]",
     )  # fmt: skip
     made.add_argument("--least-rows", type=int, default=rule.least_rows, metavar="ROWS", help="[%(default)s]")
+    made.add_argument(
+        "--block-rows", type=int, default=rule.block_rows, metavar="ROWS",
+        help="rows, one after the other, that are one bet: as many as hang together [%(default)s]",
+    )  # fmt: skip
     made.add_argument("--least-sources", type=int, default=rule.least_sources, metavar="SOURCES", help="[%(default)s]")
     made.add_argument(
         "--since", type=float, default=0.0, metavar="SECONDS",
@@ -251,7 +255,14 @@ def run(arguments: Sequence[str]) -> int:
     if options.store is None:
         made.error(f"name the observations with --store or {variable('observations')}")
     try:
-        options.rule = Rule(options.rate, options.margin, options.error_cap, options.least_rows, options.least_sources)
+        options.rule = Rule(
+            options.rate,
+            options.margin,
+            options.error_cap,
+            options.least_rows,
+            options.block_rows,
+            options.least_sources,
+        )
         if options.error_bound is not None and not 0 < options.error_bound < options.error_cap:
             raise ValueError(f"--error-bound is above 0 and below --error-cap, {options.error_cap:g}")  # noqa: TRY301 - told as Rule's own
         if not 0 < options.interval < math.inf:

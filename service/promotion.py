@@ -2,7 +2,8 @@
 
 All functions are pure. The loss of a row is the absolute error, and no more than a cap, so that it is bounded as the
 test asks for, and no single wild row decides. Both versions are judged on the same rows, none of which can have been in
-the training data of either.
+the training data of either. Rows that follow one another hang together, where a reader or a room does: so the test does
+not bet on rows but on the means of blocks of them.
 """
 
 import math
@@ -40,6 +41,8 @@ class Rule:
     cap_celsius: float = 5.0
     """What the loss of one row is at the most. Readings are noisy by about 2 °C."""
     least_rows: int = 30
+    block_rows: int = 10
+    """Rows, one after the other in time, whose mean is one bet; so many that blocks hardly know of each other."""
     least_sources: int = 2
     """Fewer decide nothing: one source may be wrong."""
 
@@ -51,8 +54,8 @@ class Rule:
             raise ValueError(f"the cap is a number of °C above 0, not {self.cap_celsius:g}")
         if not 0 <= self.margin_celsius < self.cap_celsius:
             raise ValueError(f"the margin is from 0 to below the cap, {self.cap_celsius:g} °C")
-        if self.least_rows < 1 or self.least_sources < 1:
-            raise ValueError("at least one row and one source are needed")
+        if min(self.least_rows, self.least_sources, self.block_rows) < 1:
+            raise ValueError("at least one row, one source, and a block of one row are needed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Evidence:
     """What the rows say of a candidate against the version that it would replace."""
 
     rows: int
+    """Those of complete blocks."""
     sources: int
     mean_celsius: float
     """Mean loss of the version that is there; NaN without rows."""
@@ -83,16 +87,23 @@ def losses(errors: Errors, cap_celsius: float) -> Errors:
     return capped
 
 
+def block_means(values: Errors, block_rows: int) -> Errors:
+    """The means of blocks of rows one after the other; rows of a last block that is not complete are left out."""
+    means: Errors = values[: len(values) // block_rows * block_rows].reshape(-1, block_rows).mean(axis=1)
+    return means
+
+
 def compare(present: Errors, candidate: Errors, sources: Sequence[str], rule: Rule) -> Evidence:
-    """Compare a candidate with the version that it would replace, on the same rows."""
-    mine, its = losses(present, rule.cap_celsius), losses(candidate, rule.cap_celsius)
-    gains = (mine - its) / rule.cap_celsius
+    """Compare a candidate with the version that it would replace, on the same rows, in the order of their time."""
+    rows = len(present) // rule.block_rows * rule.block_rows
+    mine, its = losses(present[:rows], rule.cap_celsius), losses(candidate[:rows], rule.cap_celsius)
+    gains = block_means((mine - its) / rule.cap_celsius, rule.block_rows)
     margin = rule.margin_celsius / rule.cap_celsius
     better, worse = log_wealth(gains, margin), log_wealth(-gains, -margin)
     low, high = bounds(gains, rule.rate)
-    distinct = len(set(sources))
+    distinct = len(set(sources[:rows]))
     return Evidence(
-        rows=len(gains),
+        rows=rows,
         sources=distinct,
         mean_celsius=_mean(mine),
         candidate_mean_celsius=_mean(its),
@@ -101,7 +112,7 @@ def compare(present: Errors, candidate: Errors, sources: Sequence[str], rule: Ru
         gain_upper_celsius=high * rule.cap_celsius,
         log_evidence_better=better,
         log_evidence_worse=worse,
-        verdict=_verdict(better, worse, enough=_enough(len(gains), distinct, rule), rule=rule),
+        verdict=_verdict(better, worse, enough=_enough(rows, distinct, rule), rule=rule),
     )
 
 
@@ -109,9 +120,9 @@ def exceeds(present: Errors, sources: Sequence[str], bound_celsius: float, rule:
     """Whether it is decided that the mean loss of a version is above a bound, by the same rule."""
     if not 0 < bound_celsius < rule.cap_celsius:
         raise ValueError(f"the bound is above 0 and below the cap, {rule.cap_celsius:g} °C, not {bound_celsius:g}")
-    scaled = 2 * losses(present, rule.cap_celsius) / rule.cap_celsius - 1
+    scaled = block_means(2 * losses(present, rule.cap_celsius) / rule.cap_celsius - 1, rule.block_rows)
     evidence = log_wealth(scaled, 2 * bound_celsius / rule.cap_celsius - 1)
-    return _enough(len(scaled), len(set(sources)), rule) and evidence >= wanted(rule)
+    return _enough(len(scaled) * rule.block_rows, len(set(sources)), rule) and evidence >= wanted(rule)
 
 
 def wanted(rule: Rule) -> float:
