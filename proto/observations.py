@@ -128,18 +128,25 @@ class ObservationStore:
         self._engine = engine
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Open a store, and make its tables where there are none.
+    def open(cls, url: str, *, create: bool = True) -> Self:
+        """Open a store. Where there is none it is made, unless `create` says otherwise: who only reads wants none made.
 
         `url` is `sqlite:///PATH` (`sqlite:////PATH` from the root) or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
 
         Raises:
-            StoreUrlError: no store can be meant by it, or its driver is missing.
+            StoreUrlError: no store can be meant by it, its driver is missing, or none is there or to be made.
             StoreUnavailableError: the database cannot be reached.
             StoreSchemaError: its tables are of another schema.
         """
-        store = cls(_engine(parse_url(url)))
-        store._attempt(store._create)
+        parsed = parse_url(url)
+        if not create and parsed.drivername == "sqlite" and not Path(parsed.database or "").exists():
+            raise StoreUrlError(f"there is no store: {parsed.database} is missing")
+        store = cls(_engine(parsed))
+        try:
+            store._attempt(_create if create else _check)
+        except ObservationError:
+            store.close()
+            raise
         return store
 
     def close(self) -> None:
@@ -284,16 +291,22 @@ class ObservationStore:
                 raise _unavailable(error) from error
         raise AssertionError("the last attempt returns or raises")
 
-    @staticmethod
-    def _create(connection: sql.Connection) -> None:
-        if connection.dialect.name == "postgresql":  # where two sessions that make a table at once fail
-            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_CREATING)))
-        if not sql.inspect(connection).has_table(_SCHEMA.name):
-            _METADATA.create_all(connection)
-            connection.execute(sql.insert(_SCHEMA).values(version=_SCHEMA_VERSION))
-        found = connection.execute(sql.select(_SCHEMA.c.version)).scalars().all()
-        if found != [_SCHEMA_VERSION]:
-            raise StoreSchemaError(f"the store has schema {found}; this program knows {_SCHEMA_VERSION}")
+
+def _create(connection: sql.Connection) -> None:
+    if connection.dialect.name == "postgresql":  # where two sessions that make a table at once fail
+        connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_CREATING)))
+    if not sql.inspect(connection).has_table(_SCHEMA.name):
+        _METADATA.create_all(connection)
+        connection.execute(sql.insert(_SCHEMA).values(version=_SCHEMA_VERSION))
+    _check(connection)
+
+
+def _check(connection: sql.Connection) -> None:
+    if not sql.inspect(connection).has_table(_SCHEMA.name):
+        raise StoreUrlError("there is no store in this database: it has no tables of ours")
+    found = connection.execute(sql.select(_SCHEMA.c.version)).scalars().all()
+    if found != [_SCHEMA_VERSION]:
+        raise StoreSchemaError(f"the store has schema {found}; this program knows {_SCHEMA_VERSION}")
 
 
 def parse_url(url: str) -> sql.URL:

@@ -126,7 +126,7 @@ def _batches(lines: Sequence[tuple[int, Observation]]) -> Iterator[Sequence[tupl
 
 def _add_to_store(url: str, file: Path, lines: Sequence[tuple[int, Observation]]) -> Added:
     accepted = duplicates = 0
-    with _open(url) as store:
+    with _open(url, create=True) as store:
         for batch in _batches(lines):
             try:
                 added = store.add([observation for _, observation in batch])
@@ -212,10 +212,10 @@ def _store_url(options: argparse.Namespace) -> str:
     return url
 
 
-def _open(url: str) -> "ObservationStore":
+def _open(url: str, *, create: bool = False) -> "ObservationStore":
     from proto.observations import ObservationStore  # noqa: PLC0415 - SQLAlchemy takes long; --help must not
 
-    return ObservationStore.open(url)
+    return ObservationStore.open(url, create=create)
 
 
 _RUN: Final[dict[str, Callable[[argparse.Namespace], str]]] = {

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.observations import Added, ConflictError, Observation, ObservationStore, StoreUnavailableError
+from proto.observations import Added, ConflictError, Observation, ObservationStore, StoreUnavailableError, StoreUrlError
 from tests.databases.postgres import Postgres
 from tests.e2e.processes import ENVIRONMENT
 
@@ -67,7 +67,7 @@ VALUES = st.builds(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(groups=st.lists(st.lists(VALUES, max_size=6), max_size=6), sizes=st.lists(st.integers(1, 3), max_size=6))
 def test_an_id_keeps_the_content_that_came_first(
     shared: ObservationStore, groups: list[list[Observation]], sizes: list[int]
@@ -123,6 +123,32 @@ def test_many_who_add_the_same_at_once_add_it_once(new_url: Callable[[], str]) -
     with ObservationStore.open(url) as store:
         assert sum(one.accepted for one in added) == store.stats().observations
     assert sum(one.accepted + one.duplicates for one in added) == 6 * 150
+
+
+def test_who_only_reads_makes_no_store(new_url: Callable[[], str]) -> None:
+    """A store that is not there is said not to be, and is still not there afterwards."""
+    url = new_url()
+    for _ in range(2):
+        with pytest.raises(StoreUrlError, match="there is no store"):
+            ObservationStore.open(url, create=False)
+    ObservationStore.open(url).close()
+    with ObservationStore.open(url, create=False) as store:
+        assert store.stats().observations == 0
+
+
+def test_every_commit_is_synced(new_url: Callable[[], str]) -> None:
+    """Whatever the database does by default: SQLite syncs its log at each commit, PostgreSQL waits for its own."""
+    url = new_url()
+    with ObservationStore.open(url) as store, store._engine.connect() as connection:  # noqa: SLF001 - how it is opened
+        if url.startswith("sqlite"):
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+            assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
+            return
+        name = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+        connection.exec_driver_sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        connection.commit()
+    with ObservationStore.open(url) as store, store._engine.connect() as connection:  # noqa: SLF001 - as above
+        assert connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 40))])
