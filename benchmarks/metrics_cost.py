@@ -1,17 +1,19 @@
 """What all metrics cost the fast front: CPU of its thread with them and without. `python -m benchmarks.metrics_cost`.
 
 Two fronts serve one model in this process, each on a thread of its own; one tells the server's metrics of everything,
-the other tells nobody. A client sends bursts of calls of one row to one and to the other, in turn, so that whatever
-else the machine does happens to both. Reading the metrics is another thread's work, and is stated by itself.
+the other tells nobody. A client in another process sends bursts of calls of one row to one and to the other, in turn,
+so that whatever else the machine does happens to both. Reading the metrics is another thread's work, and is stated by
+itself.
 """
 
 import argparse
+import multiprocessing
 import socket
-import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection as PipeEnd
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +37,17 @@ from service.models import LoadedVersion, Models
 from service.status import Code
 
 BURSTS: Final = (1, 16, 64, 256)
-ROUND_CALLS: Final = 4096
+ROUND_CALLS: Final = 1024
 """Calls of one round on one front."""
 CONVERT: Final = "/quicksilver.v1.ConverterService/Convert"
+HEADERS: Final = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":path", CONVERT.encode()),
+    (b":authority", b"localhost"),
+    (b"content-type", b"application/grpc"),
+    (b"te", b"trailers"),
+]
 _READ_BYTES: Final = 1 << 16
 
 
@@ -70,8 +80,41 @@ class Nobody:
         """Keep nothing."""
 
 
+class Client:
+    """A connection that sends bursts of calls."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._socket = socket.create_connection((host, int(port)))
+        self._http2 = Connection(Role.CLIENT)
+        self._http2.initiate_connection({})
+        self._frame = wire.framed(wire.convert_request(wire.readings(1)))
+
+    def burst(self, calls: int) -> None:
+        """Send so many calls at once, and wait for their answers."""
+        for _ in range(calls):
+            self._http2.send_data(self._http2.send_request(HEADERS), self._frame, end_stream=True)
+        left = calls
+        while left:
+            if out := self._http2.data_to_send():
+                self._socket.sendall(out)
+            self._http2.receive_data(self._socket.recv(_READ_BYTES))
+            left -= sum(isinstance(event, StreamClosed) for event in self._http2.events())
+
+
+def serve_client(orders: PipeEnd) -> None:
+    """Be the client: for each order, an address and the calls of a burst, send a round of bursts, and say so."""
+    clients: dict[str, Client] = {}
+    while (order := orders.recv()) is not None:
+        address, calls = order
+        client = clients.get(address) or clients.setdefault(address, Client(address))
+        for _ in range(ROUND_CALLS // calls):
+            client.burst(calls)
+        orders.send(order)
+
+
 class Side:
-    """A front with an observer, and a connection to it."""
+    """A front with an observer."""
 
     def __init__(self, models: Models, observer: Metrics | Nobody) -> None:
         before = set(threading.enumerate())
@@ -79,56 +122,30 @@ class Side:
         dataplane = Dataplane(models, observer)
         limits = Http2Limits(inline_seconds=1.0)  # no run of one row is worth another thread
         self._front = Http2LoopThread({CONVERT: method}, dataplane, observer, limits, address="127.0.0.1:0")
-        host, _, port = self._front.start().rpartition(":")
+        self._address = self._front.start()
         (thread,) = (each for each in set(threading.enumerate()) - before if each.name == "http2")
         self._clock = time.pthread_getcpuclockid(thread.ident or 0)
-        self._socket = socket.create_connection((host, int(port)))
-        self._http2 = Connection(Role.CLIENT)
-        self._http2.initiate_connection({})
-        self._stream_id = 1
 
-    def burst(self, calls: int, frame: bytes) -> None:
-        """Send so many calls at once, and wait for their answers."""
-        headers = [
-            (b":method", b"POST"),
-            (b":scheme", b"http"),
-            (b":path", CONVERT.encode()),
-            (b":authority", b"localhost"),
-            (b"content-type", b"application/grpc"),
-            (b"te", b"trailers"),
-        ]
-        for _ in range(calls):
-            stream_id = self._http2.send_request(headers)
-            self._http2.send_data(stream_id, frame, end_stream=True)
-        open_calls = calls
-        while open_calls:
-            if out := self._http2.data_to_send():
-                self._socket.sendall(out)
-            self._http2.receive_data(self._socket.recv(_READ_BYTES))
-            open_calls -= sum(isinstance(event, StreamClosed) for event in self._http2.events())
-
-    def cpu_seconds(self, calls: int, frame: bytes) -> float:
-        """CPU of the front's thread for a round of calls, by call."""
+    def cpu_seconds(self, orders: PipeEnd, calls: int) -> float:
+        """CPU of the front's thread for a round of bursts, by call."""
         before = time.clock_gettime(self._clock)
-        for _ in range(ROUND_CALLS // calls):
-            self.burst(calls, frame)
+        orders.send((self._address, calls))
+        orders.recv()
         return (time.clock_gettime(self._clock) - before) / (ROUND_CALLS // calls * calls)
 
     def close(self) -> None:
         """End."""
-        self._socket.close()
         self._front.stop(1.0)
 
 
-def shares(plain: Side, observed: Side, metrics: Metrics, calls: int, rounds: int) -> list[tuple[float, float]]:
-    """CPU seconds of a call without and with metrics, round by round."""
-    frame = wire.framed(wire.convert_request(wire.readings(1)))
+def shares(sides: Sequence[Side], orders: PipeEnd, metrics: Metrics, calls: int, rounds: int) -> list[list[float]]:
+    """CPU seconds of a call on each side, round by round."""
     pairs = []
     for turn in range(rounds + 1):
         metrics.snapshot()  # so that there is room for samples again
-        sides = (plain, observed) if turn % 2 else (observed, plain)
-        seconds = {side: side.cpu_seconds(calls, frame) for side in sides}
-        pairs.append((seconds[plain], seconds[observed]))
+        in_turn = sides if turn % 2 else sides[::-1]
+        seconds = {side: side.cpu_seconds(orders, calls) for side in in_turn}
+        pairs.append([seconds[side] for side in sides])
     return pairs[1:]  # the first warms both
 
 
@@ -144,23 +161,28 @@ def scrape_seconds(metrics: Metrics) -> float:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metrics_cost", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds of each size of burst [15]")
+    parser.add_argument("--rounds", type=int, default=80, metavar="N", help="rounds of each size of burst [80]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-models-") as directory:
         train_model(Path(directory))
         models = Models(Repository(Path(directory)), EngineOptions(device="cpu"))
         models.load()
         metrics = Metrics([BatchedMethod(CONVERT, ConvertCodec())], models)
-        plain, observed = Side(models, Nobody()), Side(models, metrics)
+        sides = Side(models, Nobody()), Side(models, metrics)
+        orders, theirs = multiprocessing.Pipe()
+        client = multiprocessing.get_context("spawn").Process(target=serve_client, args=(theirs,), daemon=True)
+        client.start()
         say("| calls in a burst | µs of CPU a call without | with | share of the metrics |")
         say("| --- | --- | --- | --- |")
         for calls in BURSTS:
-            pairs = shares(plain, observed, metrics, calls, options.rounds)
-            without, with_metrics = (1e6 * statistics.median(column) for column in zip(*pairs, strict=True))
-            share = statistics.median(1 - before / after for before, after in pairs)
-            say(f"| {calls} | {without:.2f} | {with_metrics:.2f} | {share:.1%} |")
+            pairs = shares(sides, orders, metrics, calls, options.rounds)
+            # The least of all rounds is what is left where the machine disturbs nothing.
+            without, with_metrics = (1e6 * min(column) for column in zip(*pairs, strict=True))
+            say(f"| {calls} | {without:.2f} | {with_metrics:.2f} | {1 - without / with_metrics:.1%} |")
         say(f"\nA scrape takes {1e3 * scrape_seconds(metrics):.1f} ms of CPU, on a thread of its own.")
-        for side in (plain, observed):
+        orders.send(None)
+        client.join()
+        for side in sides:
             side.close()
 
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 MessageT = TypeVar("MessageT", bound=Message)
 
-_UNITS: Final = {"bytes", "calls", "connections", "observations", "rows", "seconds", "threads", "versions", "workers"}
+_UNITS: Final = {
+    "bytes", "calls", "connections", "observations", "ratio", "rows", "seconds", "share", "threads", "versions",
+    "workers",
+}  # fmt: skip
 _METAVARS: Final = {
     "repository": "DIR",
     "listen": "ADDRESS",

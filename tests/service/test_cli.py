@@ -32,7 +32,8 @@ def test_help_tells_every_setting(name: str, monkeypatch: pytest.MonkeyPatch) ->
     if field.annotation in {int, float}:
         unit = line.removeprefix(flag(name)).split()[0]
         assert unit in {
-            "BYTES", "CALLS", "CONNECTIONS", "OBSERVATIONS", "ROWS", "SECONDS", "THREADS", "VERSIONS", "WORKERS",
+            "BYTES", "CALLS", "CONNECTIONS", "OBSERVATIONS", "RATIO", "ROWS", "SECONDS", "SHARE", "THREADS", "VERSIONS",
+            "WORKERS",
         }  # fmt: skip
 
 
