@@ -103,12 +103,12 @@ class Client:
 
 
 def serve_client(orders: PipeEnd) -> None:
-    """Be the client: for each order, an address and the calls of a burst, send a round of bursts, and say so."""
+    """Be the client: for each order, an address, the calls of a burst and the bursts, send them, and say so."""
     clients: dict[str, Client] = {}
     while (order := orders.recv()) is not None:
-        address, calls = order
+        address, calls, bursts = order
         client = clients.get(address) or clients.setdefault(address, Client(address))
-        for _ in range(ROUND_CALLS // calls):
+        for _ in range(bursts):
             client.burst(calls)
         orders.send(order)
 
@@ -128,10 +128,11 @@ class Side:
 
     def cpu_seconds(self, orders: PipeEnd, calls: int) -> float:
         """CPU of the front's thread for a round of bursts, by call."""
+        bursts = ROUND_CALLS // calls
         before = time.clock_gettime(self._clock)
-        orders.send((self._address, calls))
+        orders.send((self._address, calls, bursts))
         orders.recv()
-        return (time.clock_gettime(self._clock) - before) / (ROUND_CALLS // calls * calls)
+        return (time.clock_gettime(self._clock) - before) / (bursts * calls)
 
     def close(self) -> None:
         """End."""
