@@ -102,10 +102,12 @@ def rows_of(stack: Stack, panel: dict[str, Any]) -> dict[str, Any]:
     """A table's columns and rows, as the panel's transformation orders and names them."""
     (target,) = panel["targets"]
     result = stack.series(fill(target["expr"], VALUES), instant=True)
-    named = panel["transformations"][0]["options"]["renameByName"]
+    organised = panel["transformations"][0]["options"]
+    names = organised["renameByName"]
+    order = sorted(names, key=organised["indexByName"].__getitem__)
     cells = [{**one["metric"], "Value": moment(float(one["value"][1]))} for one in result]
-    rows = sorted([row.get(label, "") for label in named] for row in cells)
-    return {"columns": list(named.values()), "rows": rows}
+    rows = sorted([row.get(label, "") for label in order] for row in cells)
+    return {"columns": [names[label] for label in order], "rows": rows}
 
 
 def moment(milliseconds: float) -> str:

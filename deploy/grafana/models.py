@@ -259,4 +259,5 @@ def _challengers() -> list[Panel]:
 
 
 def _in_an_hour(counter: str) -> str:
-    return f'sum by (model) (increase({counter}{{{SERVER}, model=~"$model"}}[1h]))'
+    # every server that follows the repository counts the same move
+    return f'max by (model) (increase({counter}{{{SERVER}, model=~"$model"}}[1h]))'

@@ -288,9 +288,10 @@ def _siblings() -> builders.DashboardLink:
 def _variables(labels_of: str) -> list[Builder[model.VariableModel]]:
     datasource = builders.DatasourceVariable("datasource").label("Data source").type("prometheus")
     chosen: list[Builder[model.VariableModel]] = [
+        # all jobs are those that there are of ours; `up` and `process_*` are of others' too
         _variable("job", f"label_values({labels_of}, job)"),
-        _variable("instance", f'label_values({labels_of}{{job=~"$job"}}, instance)'),
-        _variable("model", f'label_values({labels_of}{{job=~"$job"}}, model)'),
+        _variable("instance", f'label_values({labels_of}{{job=~"$job"}}, instance)').all_value(".*"),
+        _variable("model", f'label_values({labels_of}{{job=~"$job"}}, model)').all_value(".*"),
     ]
     return [datasource, *chosen]
 
@@ -305,7 +306,6 @@ def _variable(name: str, query: str) -> builders.QueryVariable:
         .sort(model.VariableSort.NATURAL_ASC)
         .multi(multi=True)
         .include_all(include_all=True)
-        .all_value(".*")
         .current(model.VariableOption(text=["All"], value=["$__all"]))
     )
 

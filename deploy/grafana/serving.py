@@ -115,8 +115,7 @@ def _traffic() -> list[Panel]:
             "reqps",
             Query(
                 rate_of("grpc_server_handled_total", "grpc_code", matchers=f'{CONVERSIONS}, grpc_code!="OK"')
-                + " > 0 or "
-                "vector(0)",
+                + " > 0 or label_replace(vector(0), 'grpc_code', 'none', '', '')",
                 "{{grpc_code}}",
             ),
         ),

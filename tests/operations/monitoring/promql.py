@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).parents[3]
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules"
 DASHBOARDS: Final = ROOT / "deploy" / "grafana" / "dashboards"
 
-FILLED: Final = {"job": ".*", "instance": ".*", "model": ".*", "__rate_interval": "1m"}
+FILLED: Final = {"job": "quicksilver|quicksilver_training", "instance": ".*", "model": ".*", "__rate_interval": "1m"}
 """The dashboards' variables, where everything is chosen."""
 
 OTHERS: Final = frozenset({"up"})
