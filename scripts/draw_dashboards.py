@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def build() -> None:
-    """Install the components and build the page, where that is not done."""
+    """Install the components and build the page."""
     BUILT.mkdir(exist_ok=True)
     for path in SOURCES.iterdir():
         shutil.copy(path, BUILT)
