@@ -26,6 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from deploy.grafana.queries import fill  # noqa: E402 - the path comes first
+from tests.e2e.processes import quicksilver  # noqa: E402 - as above
 from tests.operations.monitoring.conftest import find_program  # noqa: E402 - as above
 from tests.operations.monitoring.promql import DASHBOARDS, FILLED  # noqa: E402 - as above
 from tests.operations.monitoring.stack import Load, Stack, make_model, running  # noqa: E402 - as above
@@ -33,7 +34,7 @@ from tests.operations.monitoring.stack import Load, Stack, make_model, running  
 SOURCES: Final = ROOT / "deploy" / "grafana" / "pictures"
 BUILT: Final = ROOT / ".venv-pictures"
 PICTURES: Final = ROOT / "docs" / "dashboards"
-PART_SECONDS: Final = 50
+PART_SECONDS: Final = 35
 STEP_SECONDS: Final = 2
 VALUES: Final = {**FILLED, "__rate_interval": "10s"}
 CELL_WIDTH, CELL_HEIGHT, TOP = 56, 34, 56  # as in main.jsx
@@ -68,9 +69,14 @@ def call(*command: str) -> None:
 
 
 def let_things_happen(stack: Stack) -> None:
-    """Usual traffic; then a swap, a broken version, and a model whose inputs shift by 40 °F."""
+    """Usual traffic; then a swap, a broken version, and a model whose inputs shift by 40 °F. Jobs run all the while."""
+    push = ("--push-to", stack.pushgateway)
     with Load(stack.server.address, {"shifted": 0.0}):
+        quicksilver("train", "linear", "--epochs", "1000", *push)
+        quicksilver("train", "mlp", "--epochs", "1000", *push)
         time.sleep(PART_SECONDS)
+    quicksilver("train", "linear", *push)
+    quicksilver("train", "mlp", *push)
     stack.repository.publish("shifted", make_model(0.5))
     stack.repository.set_label("shifted", "stable", 2)
     broken = stack.repository.root / "mlp" / "3"
@@ -78,6 +84,8 @@ def let_things_happen(stack: Stack) -> None:
     (broken / "model.onnx").write_bytes(b"no model")
     with Load(stack.server.address, {"shifted": 40.0}):
         time.sleep(PART_SECONDS)
+    where = ("--repository", str(stack.repository.root), "--observations", stack.store)
+    quicksilver("retrain", "linear", *where, "--reports", str(stack.repository.root.parent / "reports"), *push)
     time.sleep(PART_SECONDS)
 
 

@@ -187,7 +187,8 @@ def _load() -> list[Panel]:
         show_course(
             "Calls refused",
             "Calls refused or given up a second, by reason: calls, bytes, streams and long_calls are limits that were "
-            "reached, observations is their rate; slow_reader and stalled take no answers; draining is a server that stops.",
+            "reached, observations is their rate; slow_reader and stalled are callers that take no answers; draining "
+            "is a server that stops.",
             "reqps",
             Query(rate_of("quicksilver_shed_calls_total", "reason", matchers=SERVER), "{{reason}}"),
         ),

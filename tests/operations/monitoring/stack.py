@@ -27,7 +27,6 @@ from tests.environments import free_port
 from tests.operations.monitoring.promql import ROOT, RULES
 from tests.operations.monitoring.shortened import call_webhook, point_prometheus, shorten_rules
 from tests.service.artefacts import describe, exact_celsius, make_artefact
-from training.telemetry import JobMetrics, deliver
 
 LIMIT_SECONDS: Final = 45.0
 """For what takes seconds on a quiet machine."""
@@ -167,6 +166,10 @@ class Stack:
     doomed: Serving
     """A second server, of a job's two, that a test may kill."""
     prometheus: str
+    pushgateway: str
+    """Its URL: jobs push there."""
+    store: str
+    """The URL of the observations."""
     webhook: Webhook
 
     def ask(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - the API's JSON
@@ -196,10 +199,11 @@ def running(program: Program, directory: Path) -> Iterator[Stack]:
         doomed = ending.enter_context(serving(repository.root, *quick))
         webhook = Webhook()
         ending.callback(webhook.close)
-        prometheus = _watch(program, directory, [server.http_address, doomed.http_address], webhook, ending)
+        addresses = _watch(program, directory, [server.http_address, doomed.http_address], webhook, ending)
         # the drift of `shifted` is looked at by the test that moves its inputs
         ending.enter_context(Load(server.address, {"linear": 0.0, "mlp": 0.0}))
-        yield Stack(repository, server, doomed, prometheus, webhook)
+        pushgateway = f"http://{addresses['pushgateway']}"
+        yield Stack(repository, server, doomed, addresses["prometheus"], pushgateway, store, webhook)
 
 
 def _publish(root: Path) -> Repository:
@@ -217,8 +221,8 @@ def _publish(root: Path) -> Repository:
 
 def _watch(
     program: Program, directory: Path, servers: Sequence[str], webhook: Webhook, ending: contextlib.ExitStack
-) -> str:
-    """Start Alertmanager, Pushgateway and Prometheus as they are shipped, and return Prometheus' address."""
+) -> dict[str, str]:
+    """Start Alertmanager, Pushgateway and Prometheus as they are shipped, and return their addresses."""
     shipped = ROOT / "deploy" / "prometheus"
     addresses = {name: f"127.0.0.1:{free_port()}" for name in ("prometheus", "alertmanager", "pushgateway")}
     shorten_rules(RULES, directory / "rules")
@@ -245,9 +249,7 @@ def _watch(
     )
     for address in addresses.values():
         _wait_until_ready(f"http://{address}/-/ready")
-    job = JobMetrics("linear", 1.5, time.time(), "accepted", training_loss=2.9, validation_loss=3.9, epochs=3000)
-    deliver(job, push_to=f"http://{addresses['pushgateway']}")
-    return addresses["prometheus"]
+    return addresses
 
 
 class _Starter:

@@ -10,6 +10,7 @@ from deploy.grafana.queries import fill
 from tests.operations.monitoring.promql import FILLED, alerts, questions, rules, selectors_of
 from tests.operations.monitoring.shortened import shorten
 from tests.operations.monitoring.stack import LIMIT_SECONDS, Load, Stack, running
+from training.telemetry import JobMetrics, deliver
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,6 +25,9 @@ ABSENT = {
 def stack(program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two servers under load, watched; one of the models has a broken version, and another's label has moved."""
     with running(program, tmp_path_factory.mktemp("watched")) as stack:
+        # what a job pushes that the gate accepted; a real one takes longer than all the rest here
+        job = JobMetrics("linear", 1.5, time.time(), "accepted", training_loss=2.9, validation_loss=3.9, epochs=3000)
+        deliver(job, push_to=stack.pushgateway)
         broken = stack.repository.root / "mlp" / "3"
         broken.mkdir()
         (broken / "model.onnx").write_bytes(b"no model")
