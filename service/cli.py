@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, get_args
 
 from google.protobuf.message import Message
 
@@ -103,17 +104,13 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _run_server(settings: Settings) -> int:
     from service.logs import configure_logs  # noqa: PLC0415 - --help needs none of this
-    from service.memory import settle_memory  # noqa: PLC0415 - as above
 
     configure_logs(settings.log_format, settings.log_level)
-    signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before any thread starts, so that none takes them
-    loaded = _let_end_at_once(signals)
-    server = _start_workers(settings, loaded) if settings.workers > 1 else _start_server(settings, loaded)
+    signals = _Signals()
+    server = (_start_workers if settings.workers > 1 else _start_server)(settings, signals.loaded)
     if server is None:
         return 1
-    settle_memory()
-    asked = signal.sigwait(signals)
+    asked = signals.wait()
     # Whoever asks in the same way a second time does not want to wait. The other signal stays blocked: a script that
     # ends its children sends it after Ctrl-C on a terminal, which all of them got, without any such meaning.
     signal.signal(asked, signal.SIG_DFL)
@@ -121,27 +118,45 @@ def _run_server(settings: Settings) -> int:
     return 0 if server.stop() else 1
 
 
-def _let_end_at_once(signals: set[signal.Signals]) -> Callable[[], None]:
-    """Let signals end the process, until the function that is returned was called and has returned.
+class _Signals:
+    """SIGTERM and Ctrl-C, from before any other thread starts: until `loaded` they end the process, then they ask.
 
-    A start may take minutes, all of it within ONNX Runtime, where no Python runs to notice a signal. So one thread lets
-    the system end the process; the others, and whatever they start, go on blocking the signals.
+    A start may take minutes, and nothing is in flight then. One thread waits for the first signal, which runs while
+    ONNX Runtime loads; all others block both, whatever starts them.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which would wait for Python to run
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    over = threading.Event()
 
-    def wait() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        over.wait()
+    def __init__(self) -> None:
+        self._signals = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which waits for the main thread
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        self._turn = threading.Lock()
+        self._is_loaded = False
+        self._asked: SimpleQueue[signal.Signals] = SimpleQueue()
+        threading.Thread(target=self._work, name="signals", daemon=True).start()
 
-    def end() -> None:
-        over.set()
-        waiting.join()
+    def loaded(self) -> None:
+        """Learn that from now on a signal asks for a drain."""
+        with self._turn:
+            self._is_loaded = True
 
-    waiting = threading.Thread(target=wait, name="ends-at-once", daemon=True)
-    waiting.start()
-    return end
+    def wait(self) -> signal.Signals:
+        """Wait until somebody asks, and return by which signal."""
+        return self._asked.get()
+
+    def _work(self) -> None:
+        asked = signal.Signals(signal.sigwait(self._signals))
+        with self._turn:
+            if not self._is_loaded:
+                _end_by(asked)
+        self._asked.put(asked)
+
+
+def _end_by(asked: signal.Signals) -> NoReturn:
+    """End the process as a signal ends one; the first process of a container, which none ends so, by its exit code."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
+    signal.raise_signal(asked)
+    os._exit(128 + asked)
 
 
 def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | None":
