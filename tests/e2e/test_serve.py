@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from queue import SimpleQueue
 
 import grpc
 import numpy as np
@@ -19,6 +18,7 @@ from proto.repository import Repository
 from proto.runtime import onnxruntime
 from service.client import Converter
 from tests.e2e.processes import ENVIRONMENT, FREE_PORTS, Serving, quicksilver, serving
+from tests.e2e.streams import Stream
 from tests.service.artefacts import make_artefact
 
 LARGE_CALLS = 16
@@ -57,25 +57,6 @@ def server(transport: str, repository: Repository) -> Iterator[Serving]:
         yield process
 
 
-class _Stream:
-    """A ConvertStream that lasts until it is told to end: a call that is certainly in flight."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._requests: SimpleQueue[api.ConvertStreamRequest | None] = SimpleQueue()
-        self.call = ConverterServiceStub(channel).ConvertStream(iter(self._requests.get, None), timeout=60)
-
-    def convert(self, fahrenheit: float) -> float:
-        """Send a temperature, and return the answer."""
-        self._requests.put(api.ConvertStreamRequest(request=api.ConvertRequest(fahrenheit=[fahrenheit])))
-        return next(self.call).response.celsius[0]
-
-    def end(self) -> grpc.StatusCode:
-        """Send no more, and return the status of the call."""
-        self._requests.put(None)
-        assert list(self.call) == []
-        return self.call.code()
-
-
 def _wait_for_readyz(server: Serving, status: int) -> None:
     while server.get("/readyz")[0] != status:
         time.sleep(0.01)
@@ -95,7 +76,7 @@ def test_a_signal_drains(server: Serving, transport: str, number: signal.Signals
     """Every call in flight is answered, no new one is taken, probes say so, and the exit code is 0."""
     request = api.ConvertRequest(fahrenheit=np.full(LARGE_ROWS, 50, np.float32).tolist())
     with grpc.insecure_channel(server.address) as channel:
-        stream = _Stream(channel)
+        stream = Stream(channel)
         assert stream.convert(32) == pytest.approx(0, abs=1e-4)
         large = [ConverterServiceStub(channel).Convert.future(request, timeout=60) for _ in range(LARGE_CALLS)]
         while server.metric(STARTED) < LARGE_CALLS:
@@ -119,7 +100,7 @@ def test_a_signal_drains(server: Serving, transport: str, number: signal.Signals
 def test_a_drain_ends_in_time(repository: Repository) -> None:
     """A call that outlasts `drain_seconds` is cut off; the log and the exit code say so."""
     with serving(repository.root, "--drain-seconds", "0.2") as server, grpc.insecure_channel(server.address) as channel:
-        stream = _Stream(channel)
+        stream = Stream(channel)
         stream.convert(32)
         server.signal(signal.SIGTERM)
         with pytest.raises(grpc.RpcError):
@@ -154,7 +135,7 @@ def test_a_signal_ends_a_start_at_once(repository: Repository, number: signal.Si
 def test_who_asks_twice_does_not_wait(repository: Repository) -> None:
     """The same signal a second time ends a drain at once."""
     with serving(repository.root, "--drain-seconds", "60") as server, grpc.insecure_channel(server.address) as channel:
-        stream = _Stream(channel)
+        stream = Stream(channel)
         stream.convert(32)
         server.signal(signal.SIGTERM)
         _wait_for_readyz(server, 503)
@@ -165,7 +146,7 @@ def test_who_asks_twice_does_not_wait(repository: Repository) -> None:
 def test_ctrl_c_in_a_script_that_ends_its_children_drains(repository: Repository) -> None:
     """The terminal's SIGINT and the script's SIGTERM behind it ask once, not twice."""
     with serving(repository.root, "--drain-seconds", "60") as server, grpc.insecure_channel(server.address) as channel:
-        stream = _Stream(channel)
+        stream = Stream(channel)
         stream.convert(32)
         server.signal(signal.SIGINT)
         server.signal(signal.SIGTERM)

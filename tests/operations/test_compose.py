@@ -10,11 +10,9 @@ import os
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 from urllib.request import urlopen
 
@@ -22,15 +20,15 @@ import grpc
 import pytest
 import yaml
 
-from proto.quicksilver.v1 import converter_pb2 as api
-from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from service.client import Converter
 from service.client_errors import ServerUnavailableError
+from tests.e2e.streams import Stream
 from tests.e2e.test_readme import blocks
 from tests.environments import ROOT, install
 from tests.operations.conftest import INSTALL
 from tests.operations.engine import Engine, engine
 from tests.operations.stand_ins import download_packages, make_images, package_index
+from tests.operations.waiting import LIMIT_SECONDS, until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]  # of which the first test makes the images
 
@@ -38,7 +36,6 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 PULLED = [service["image"] for service in COMPOSE["services"].values() if service["image"].startswith("prom/")]
 STARTED = ["example", "prometheus", "alertmanager", "pushgateway"]
 PYTHON_IMAGE = "python:3.11-slim-bookworm"
-LIMIT_SECONDS = 120
 
 
 class Stack:
@@ -101,7 +98,7 @@ class Stack:
                 answers.append(self.answer(50)[0])
             return bool(answers)
 
-        _until(answered, "an answer")
+        until(answered, "an answer")
         return answers[0]
 
     def _last_words(self) -> str:
@@ -109,13 +106,6 @@ class Stack:
         command: list[str | Path] = [self.program, "logs", "--tail", "30"]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False)
         return done.stdout
-
-
-def _until(happened: Callable[[], object], what: str) -> None:
-    limit = time.monotonic() + LIMIT_SECONDS
-    while not happened():
-        assert time.monotonic() < limit, f"{what} did not happen"
-        time.sleep(0.1)
 
 
 def _build(running: Engine, arguments: dict[str, str], target: str) -> None:
@@ -175,7 +165,7 @@ def test_sizes(running: Engine, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_has_answered_a_conversion(stack: Stack) -> None:
     """`docker compose up` trains both models, serves them when they are there, and shows conversions."""
-    _until(lambda: stack.state("example")["State"]["Status"] == "exited", "the end of the example")
+    until(lambda: stack.state("example")["State"]["Status"] == "exited", "the end of the example")
     assert stack.state("example")["State"]["ExitCode"] == 0
     assert "mlp, version 1" in stack.compose("logs", "--no-log-prefix", "example")
     assert stack.state("trainer")["State"]["ExitCode"] == 0
@@ -185,7 +175,7 @@ def test_it_has_answered_a_conversion(stack: Stack) -> None:
 def test_all_are_healthy(stack: Stack) -> None:
     """Every service that stays passes its own health check, with no right to write outside of its volumes."""
     for service in ("server", "prometheus", "alertmanager", "pushgateway"):
-        _until(partial(stack.healthy, service), f"health of {service}")
+        until(partial(stack.healthy, service), f"health of {service}")
         assert stack.state(service)["HostConfig"]["ReadonlyRootfs"]
         assert stack.state(service)["RestartCount"] == 0 or service == "server"  # which another test kills
 
@@ -204,7 +194,7 @@ def test_prometheus_scrapes_the_server(stack: Stack) -> None:
         found: list[Any] = stack.get(9090, "/api/v1/query?query=quicksilver_rows_total")["data"]["result"]
         return found
 
-    _until(rows, "a scrape of the server")
+    until(rows, "a scrape of the server")
     assert {series["metric"]["model"] for series in rows()} <= {"linear", "mlp"}
 
 
@@ -215,13 +205,13 @@ def test_training_jobs_tell_what_they_came_to(stack: Stack) -> None:
         found = stack.get(9090, "/api/v1/query?query=quicksilver_training_last_run_timestamp_seconds")
         return {series["metric"]["model"] for series in found["data"]["result"]}
 
-    _until(lambda: told() >= {"linear", "mlp"}, "figures of both models")
+    until(lambda: told() >= {"linear", "mlp"}, "figures of both models")
 
 
 def test_retraining_looks_by_itself(stack: Stack) -> None:
     """The service of the profile `retrain` looks at once, finds nothing to learn from, and waits for the next time."""
     stack.compose("--profile", "retrain", "up", "--detach", "--no-build", "--no-deps", "retrain")
-    _until(lambda: stack.compose("logs", "--no-log-prefix", "retrain").strip(), "a word from retraining")
+    until(lambda: stack.compose("logs", "--no-log-prefix", "retrain").strip(), "a word from retraining")
     state = stack.state("retrain")["State"]
     assert (state["Running"], state["Restarting"]) == (True, False), stack.compose("logs", "retrain")
     stack.compose("stop", "retrain")
@@ -230,7 +220,7 @@ def test_retraining_looks_by_itself(stack: Stack) -> None:
 
 def test_prometheus_knows_its_alertmanager(stack: Stack) -> None:
     """Rules are loaded without an error, and alerts would arrive."""
-    _until(lambda: stack.get(9090, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "finding Alertmanager")
+    until(lambda: stack.get(9090, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"], "finding Alertmanager")
     groups = stack.get(9090, "/api/v1/rules")["data"]["groups"]
     assert groups
     assert not [rule["lastError"] for group in groups for rule in group["rules"] if rule.get("lastError")]
@@ -244,46 +234,24 @@ def test_a_new_version_is_served_without_a_restart(stack: Stack) -> None:
     new = int(said.rpartition("published linear/")[2].split()[0])
     assert stack.answer(212) == (celsius, version)
     stack.job("models", "label", "linear", f"stable={new}")
-    _until(lambda: stack.answer(212)[1] == new, "the new version's answer")
+    until(lambda: stack.answer(212)[1] == new, "the new version's answer")
     assert stack.answer(212)[0] != celsius
     assert stack.state("server")["State"]["StartedAt"] == before
 
 
 def test_a_killed_server_comes_back(stack: Stack) -> None:
     """The engine starts a server that died again, and it answers."""
-    _until(lambda: stack.state("server")["State"]["Running"], "the server's start")
+    until(lambda: stack.state("server")["State"]["Running"], "the server's start")
     before = stack.state("server")
     os.kill(before["State"]["Pid"], signal.SIGKILL)
-    _until(lambda: stack.state("server")["RestartCount"] > before["RestartCount"], "a restart")
+    until(lambda: stack.state("server")["RestartCount"] > before["RestartCount"], "a restart")
     assert stack.comes_back() == pytest.approx(10, abs=1.5)
-
-
-class _Stream:
-    """A ConvertStream: a call in flight until it is told to end."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._requests: SimpleQueue[api.ConvertStreamRequest | None] = SimpleQueue()
-        self.call = ConverterServiceStub(channel).ConvertStream(
-            iter(self._requests.get, None), timeout=LIMIT_SECONDS, wait_for_ready=True
-        )
-
-    def convert(self, fahrenheit: float) -> float:
-        """Send a temperature, and return the answer."""
-        request = api.ConvertRequest(fahrenheit=[fahrenheit], model="linear")
-        self._requests.put(api.ConvertStreamRequest(request=request))
-        return next(self.call).response.celsius[0]
-
-    def end(self) -> grpc.StatusCode:
-        """Send no more, and return the status of the call."""
-        self._requests.put(None)
-        assert list(self.call) == []
-        return self.call.code()
 
 
 def test_a_stop_drains(stack: Stack) -> None:
     """A call in flight is answered after `docker compose stop`, and the server's exit code is 0."""
     with grpc.insecure_channel(stack.grpc_address) as channel:
-        stream = _Stream(channel)
+        stream = Stream(channel, model="linear", timeout_seconds=LIMIT_SECONDS)
         first = stream.convert(50)
         stop = subprocess.Popen(
             [stack.program, "stop", "server"],
@@ -292,7 +260,7 @@ def test_a_stop_drains(stack: Stack) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _until(lambda: '"draining"' in stack.compose("logs", "--no-log-prefix", "--tail", "1", "server"), "the drain")
+        until(lambda: '"draining"' in stack.compose("logs", "--no-log-prefix", "--tail", "1", "server"), "the drain")
         assert stream.convert(50) == first
         assert stream.end() is grpc.StatusCode.OK
         assert stop.wait(LIMIT_SECONDS) == 0
@@ -323,7 +291,7 @@ def test_the_readmes_commands_work(stack: Stack) -> None:
         what = [word.replace("--build", "--no-build") for word in command]
         stack.compose(*what, *(STARTED if command[0] == "up" else ()))
     stack.comes_back()
-    _until(lambda: stack.answer(50)[1] == 2, "the second version's answer")
+    until(lambda: stack.answer(50)[1] == 2, "the second version's answer")
     stack.compose(*last)
     assert stack.compose("ps", "--quiet") == ""
     stack.up()
