@@ -35,7 +35,7 @@ from service.http2.budget import Budget
 from service.http2.burst import Burst, Tally
 from service.http2.deadlines import Wheel
 from service.http2.headers import Headers, Refusal, RequestHead, list_bytes, read_head, trailers_only
-from service.http2.limits import Http2Limits
+from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
 from service.http2.pace import Pace
 from service.http2.streams import Call, Stream, StreamCall, open_stream
 from service.http2.whole import whole_call
@@ -43,7 +43,6 @@ from service.status import code_of
 
 log = structlog.get_logger(__name__)
 
-_HARD_HEADER_FACTOR: Final = 4
 _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"are you?"
@@ -112,7 +111,7 @@ class Shared:
 
 
 def _configuration(limits: Http2Limits) -> Configuration:
-    hard_bytes = _HARD_HEADER_FACTOR * limits.max_header_list_bytes
+    hard_bytes = HARD_HEADER_FACTOR * limits.max_header_list_bytes
     return Configuration(
         auto_window_update=False,
         max_inbound_header_list_size=hard_bytes,

@@ -1,14 +1,7 @@
 """Every bound of the fast front, each beside what it protects.
 
-The memory that peers can make this front hold is at most
-
-    max_bytes_in_hand                                    requests not yet answered, and answers not yet taken
-    + max_calls · 2 kB                                   open calls, whatever they hold
-    + max_connections · (20 kB + max_header_block)       idle connections, and one header block being read
-    + (1 + worker_threads) · 6 · lane_bytes              what is being run: decoded rows, answers, their encoding
-    + one message's worth each where a limit is passed   it is noticed after the bytes arrived, in one frame of 16 kB
-
-and `tests/service/http2/test_memory.py` measures it.
+The memory that peers can make this front hold is at most `Http2Limits.memory_bound_bytes`, and
+`tests/service/http2/test_memory.py` measures it.
 """
 
 import math
@@ -16,6 +9,14 @@ from dataclasses import dataclass, fields
 
 KIB = 1 << 10
 MIB = 1 << 20
+
+_CONNECTION_BYTES = 20 * KIB
+_READ_BYTES = 256 * KIB
+"""The most that the event loop reads from a connection at once."""
+HARD_HEADER_FACTOR = 4
+"""Header lists so many times longer than `max_header_list_bytes` cost the connection."""
+_CALL_BYTES = 2 * KIB
+_COPIES_IN_A_RUN = 6
 
 
 class LimitsError(ValueError):
@@ -95,6 +96,23 @@ class Http2Limits:
     """Bytes of requests that a worker decodes and runs at once; a single request may be larger."""
     worker_threads: int = 1
     """Threads for large and for compressed requests."""
+
+    @property
+    def memory_bound_bytes(self) -> int:
+        """What peers can make the front hold, beyond what it holds without them.
+
+        Requests not yet answered and answers not yet taken, and a read's worth a connection, since a limit is noticed
+        after the bytes arrived; open calls, whatever they hold; idle connections, and one header block being read on
+        each; and what is being run: decoded rows, answers, their encoding.
+        """
+        connection_bytes = _CONNECTION_BYTES + _READ_BYTES + HARD_HEADER_FACTOR * self.max_header_list_bytes
+        run_bytes = max(self.lane_bytes, self.max_message_bytes)
+        return (
+            self.max_bytes_in_hand
+            + self.max_connections * connection_bytes
+            + self.max_calls * _CALL_BYTES
+            + (1 + self.worker_threads) * _COPIES_IN_A_RUN * run_bytes
+        )
 
     def __post_init__(self) -> None:
         """Raise LimitsError where a limit makes no sense, alone or beside another."""
