@@ -151,6 +151,7 @@ class Peer(asyncio.Protocol):
         self._pausing: dict[StreamCall, None] = {}
         """Streams whose handlers wait for room."""
         self._fresh: list[Stream] = []
+        self._last_stream = 0
         self._answers = 0
         self._held = 0
         """Bytes of requests in hand."""
@@ -258,6 +259,7 @@ class Peer(asyncio.Protocol):
         return control
 
     def _read_request(self, event: RequestReceived, now: float) -> None:
+        self._last_stream = event.stream_id
         known = self._known
         if known is None or event.headers != known.headers:
             known = self._meet(event)
@@ -402,9 +404,14 @@ class Peer(asyncio.Protocol):
         """The peer broke the rules so that ngh2 gave up; the GOAWAY that it can no longer write is written here."""
         if self._transport is None or self.times.closing < math.inf:
             return
+        if (
+            self.times.last_called and not self._streams and not self._openings
+        ):  # it spoke on after its connection's end
+            self._close()
+            return
         log.debug("connection broke off", reason=str(error))
         self._ends_by(Closed.MISUSE)
-        last = max(self._streams, default=0)
+        last = self._last_stream  # one less, and its client would take an answered call for one that never began
         excess = isinstance(error, DenialOfServiceError)
         code = ErrorCode.ENHANCE_YOUR_CALM if excess else ErrorCode.PROTOCOL_ERROR
         self._transport.write(_FRAME_HEADER + last.to_bytes(4, "big") + int(code).to_bytes(4, "big"))

@@ -184,7 +184,8 @@ def test_more_than_the_window(models: Models) -> None:
             client.try_send(client.data_frame(stream, bytes(16_000)))
         answer = client.answers.setdefault(stream, Answer())
         client.wait(lambda: client.goaway is not None or answer.reset is not None)
-        assert FLOW_CONTROL_ERROR in {answer.reset, client.goaway and client.goaway.error_code}
+        told = {answer.reset, client.goaway and client.goaway.error_code}
+        assert told & {FLOW_CONTROL_ERROR, PROTOCOL_ERROR}  # the latter where more came before the first could be told
         serving.dataplane.go.set()
         assert_honest(serving.address)
         client.socket.close()
@@ -409,6 +410,16 @@ def test_other_protocols(serving: Serving, sent: bytes) -> None:
     with RawClient(serving.address, greet=False) as client:
         client.send(sent)
         assert_sent_away(client, PROTOCOL_ERROR)
+    assert_honest(serving.address)
+
+
+def test_calls_before_the_rules_were_broken_count_as_begun(serving: Serving, client: RawClient) -> None:
+    """Who breaks the rules is told which calls were taken up, so that none is run a second time somewhere else."""
+    assert [client.unary(BODY).status for _ in range(3)] == [Code.OK] * 3
+    client.send(raw_frame(0, 0, 0, b"data of no stream"))
+    assert_sent_away(client, PROTOCOL_ERROR)
+    assert client.goaway is not None
+    assert client.goaway.last_stream_id == 5
     assert_honest(serving.address)
 
 
