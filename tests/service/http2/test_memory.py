@@ -6,6 +6,7 @@ Each test warms the server first, so that what it reads is what the attack added
 import contextlib
 import gzip
 import struct
+from typing import Any
 
 import pytest
 from hyperframe.frame import RstStreamFrame, SettingsFrame
@@ -114,7 +115,7 @@ def test_reader_that_takes_nothing(server: "contextlib.AbstractContextManager[Se
 def test_crowd_before_a_model_that_stalls() -> None:
     """Twenty connections with forty calls of 240 kB each, while the model stalls, stay within the stated bound."""
     budget = 32 * MIB
-    limits: dict[str, float] = {
+    limits: dict[str, Any] = {
         "max_bytes_in_hand": budget,
         "max_connection_bytes_in_hand": 16 * MIB,
         "max_connections": 32,
@@ -123,7 +124,7 @@ def test_crowd_before_a_model_that_stalls() -> None:
         "lane_bytes": MIB,
         "stall_seconds": 60,
     }
-    bound = Http2Limits(**limits).memory_bound_bytes  # type: ignore[arg-type]  # all of them numbers
+    bound = Http2Limits(**limits).memory_bound_bytes
     with server_process(hold_seconds=1.5, **limits) as started, contextlib.ExitStack() as opened:
         before = started.memory_bytes()
         body = convert_body(*[50.0] * 60_000)
