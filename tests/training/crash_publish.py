@@ -1,7 +1,7 @@
-"""Kills the publishing of an accepted challenger at each of its steps, and keeps what it left.
+"""Kills the publishing of an accepted challenger at its steps, and keeps what it left.
 
-Run by path, with the arguments TEMPLATE and OUTPUT. The directory TEMPLATE holds a repository `models` with a champion,
-and a model file, `challenger.onnx`. For k = 1, 2, … it is copied to OUTPUT/k, and there the file is published as
+Run by path, with the arguments TEMPLATE, OUTPUT, FIRST and STRIDE. The directory TEMPLATE holds a repository `models` with a champion,
+and a model file, `challenger.onnx`. For k = FIRST, FIRST + STRIDE, … it is copied to OUTPUT/k, and there the file is published as
 accepted, by a process that is killed at its k-th step (see `tests/proto/crash.py`), until one comes to its end.
 """
 
@@ -65,21 +65,21 @@ def publish_accepted(root: Path, model: bytes, champion: Champion | None) -> Non
         job.publish_accepted(plan, accepted(plan), model, champion)
 
 
-def main(template: Path, output: Path) -> None:
-    """Kill the publishing at each step in turn: see the top of the file."""
+def main(template: Path, output: Path, first: int, stride: int) -> None:
+    """Kill the publishing at these steps in turn: see the top of the file."""
     model = (template / "challenger.onnx").read_bytes()
     shutil.copytree(template, output / "0")
     champion = read_champion(plan_in(template).repository, "linear")
     publish_accepted(output / "0", model, champion)  # imports and draws what it needs, so that the killed ones do not
     shutil.rmtree(output / "0")
-    at = 1
+    at = first
     while True:
         root = output / str(at)
         shutil.copytree(template, root)
         if survives(at, functools.partial(publish_accepted, root, model, champion), SOURCES):
             return
-        at += 1
+        at += stride
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
