@@ -1,9 +1,9 @@
 """Kills the publishing of an accepted challenger at its steps, and keeps what it left.
 
-Run by path, with the arguments TEMPLATE, OUTPUT, FIRST and STRIDE. The directory TEMPLATE holds a repository `models` with
-a champion, and a model file, `challenger.onnx`. For k = FIRST, FIRST + STRIDE, … it is copied to OUTPUT/k, and there the
-file is published as accepted, by a process that is killed at its k-th step (see `tests/proto/crash.py`), until one comes
-to its end.
+Run by path, with the arguments TEMPLATE, OUTPUT, FIRST and STRIDE. The directory TEMPLATE holds a repository
+`models` with a champion, and a model file, `challenger.onnx`. For k = FIRST, FIRST + STRIDE, … it is copied to
+OUTPUT/k, and there the file is published as accepted, by a process that is killed at its k-th step (see
+`tests/proto/crash.py`), until one comes to its end.
 """
 
 import functools
