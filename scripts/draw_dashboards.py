@@ -57,7 +57,7 @@ def build() -> None:
     BUILT.mkdir(exist_ok=True)
     for path in SOURCES.iterdir():
         shutil.copy(path, BUILT)
-    call("npm", "ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund")
+    call("npm", "install", "--no-package-lock", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund")
     call("npx", "vite", "build", "--logLevel", "error")
 
 
