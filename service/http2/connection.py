@@ -36,8 +36,11 @@ from service.http2.burst import Burst, Tally
 from service.http2.deadlines import Wheel
 from service.http2.headers import Headers, Refusal, RequestHead, list_bytes, read_head, trailers_only
 from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
+from service.http2.opening import open_stream
 from service.http2.pace import Pace
-from service.http2.streams import Call, Stream, StreamCall, open_stream
+from service.http2.streaming import StreamCall
+from service.http2.streams import Stream
+from service.http2.unary import Call
 from service.http2.whole import whole_call
 from service.status import code_of
 

@@ -1,0 +1,29 @@
+"""Which kind of call a request opens."""
+
+from service.calls import (
+    Method,
+    StreamMethod,
+    Trace,
+)
+from service.errors import (
+    ExpiredError,
+)
+from service.http2.headers import RequestHead
+from service.http2.streaming import StreamCall
+from service.http2.streams import Link, Stream
+from service.http2.unary import Call
+
+
+def open_stream(  # noqa: PLR0917 - called for every call, where names cost
+    link: Link, stream_id: int, method: Method, head: RequestHead, received: float, trace: Trace | None = None
+) -> Stream:
+    """Begin a call.
+
+    Raises:
+        ExpiredError: its deadline is over already, so that nothing is run.
+    """
+    if head.timeout_seconds <= 0:
+        raise ExpiredError("the deadline passed before the call arrived")
+    if not isinstance(method, StreamMethod):
+        return Call(link, stream_id, method, head, received, trace)
+    return StreamCall(link, stream_id, method, head, received, trace)

@@ -1,0 +1,169 @@
+"""Unary calls of every kind: their one message may come in parts, compressed, or late."""
+
+from functools import partial
+from typing import Final
+
+import structlog
+
+from service.calls import (
+    BatchedMethod,
+    Codec,
+    Context,
+    Metadata,
+    Request,
+    Trace,
+    UnaryMethod,
+)
+from service.errors import (
+    ExpiredError,
+    InternalError,
+    MalformedError,
+    ServiceError,
+)
+from service.http2.compression import Compressed, framed
+from service.http2.headers import RequestHead, response, trailers, trailers_only
+from service.http2.messages import IDENTITY, Assembler, Message, frame, inflate
+from service.http2.streams import ANSWERED, FIELDS, OPEN, RESPONSE, TRAILERS, Link, Stream, internal
+from service.status import Code, code_of
+
+log = structlog.get_logger(__name__)
+
+_WORST_RATIO: Final = 1032  # deflate cannot shrink more than this
+
+
+class Call(Stream):
+    """A unary call: one message, one answer."""
+
+    __slots__ = (*FIELDS, "_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
+
+    def __init__(  # noqa: PLR0917 - called for every call, where names cost
+        self,
+        link: Link,
+        stream_id: int,
+        method: BatchedMethod | UnaryMethod,
+        head: RequestHead,
+        received: float,
+        trace: Trace | None,
+    ) -> None:
+        self._begin(link, stream_id, method.path, received, received + head.timeout_seconds, trace)
+        self._method = method
+        self._head = head
+        limits = link.burst.limits
+        self._max_bytes = limits.max_message_bytes
+        self.due = min(self.deadline_seconds, received + limits.receive_seconds)
+        self._assembler: Assembler | None = None
+        self._message: Message | None = None
+        self._request: Request | None = None
+
+    def _receive(self, data: bytes) -> bool:
+        self._take(len(data))
+        if self._assembler is None:
+            self._assembler = Assembler(self._max_bytes)
+        self._assemble(self._assembler, data)
+        return True
+
+    def _assemble(self, assembler: Assembler, data: bytes) -> None:
+        assembler.feed(data)
+        if self._message is None:
+            self._message = assembler.take()
+        if self._message is not None and not assembler.between_messages:
+            raise MalformedError("more than one message came in a unary call")
+        if not self._ended:
+            return
+        if self._message is None:
+            raise MalformedError(
+                "the request ended without a message" if assembler.between_messages else "the message is incomplete"
+            )
+        self.run()
+
+    def run(self) -> None:
+        """Have the complete message answered, now or once the link is no longer clogged."""
+        message, method = self._message, self._method
+        assert message is not None  # noqa: S101 - called when it is complete
+        if self.phase != OPEN:
+            return
+        if isinstance(method, UnaryMethod):
+            self._answer(method, message)
+        elif self._link.clogged:
+            self._link.wait(self)
+        else:
+            self._submit(method.codec, message)
+
+    def _submit(self, codec: Codec, message: Message) -> None:
+        body, weight = message.body, len(message.body)
+        if message.compressed or self._head.answer_encoding != IDENTITY:
+            codec = Compressed(codec, self._head, self._max_bytes, inflating=message.compressed)
+            weight = min(weight * _WORST_RATIO, self._max_bytes)
+        self._message = self._assembler = None
+        self._request = Request(
+            codec, body, self._replied, self.received_seconds, self.deadline_seconds, self._head.metadata
+        )
+        self._request.trace = self._trace
+        self._link.running(len(body))
+        self._link.burst.add(self._request, weight)
+
+    def _replied(self, request: Request) -> None:
+        link, outcome = self._link, request.outcome
+        link.running(-len(request.body))
+        if self.phase != OPEN:
+            return
+        if isinstance(outcome, ServiceError) or outcome is None:
+            self.fail(outcome or InternalError())
+            return
+        head, compressed = RESPONSE, False
+        if isinstance(request.codec, Compressed) and request.codec.compressed_answer:
+            head, compressed = response(self._head.answer_encoding), True
+        link.send_answer(self.stream_id, head, frame(outcome, compressed=compressed), TRAILERS)
+        self._request = None
+        self.phase = ANSWERED
+        seconds = link.burst.now - self.received_seconds
+        self._tally.answered_seconds.append(seconds)
+        if self._trace is not None:
+            self._trace.end(Code.OK, seconds)
+        link.give(self._held)
+        self._held = 0
+
+    def _answer(self, method: UnaryMethod, message: Message) -> None:
+        """Answer on the spot, with the metadata that the method sets."""
+        link, stream_id, encoding = self._link, self.stream_id, self._head.answer_encoding
+        context = Context(self._head.metadata, self.deadline_seconds)
+        body = inflate(message.body, self._head.encoding, self._max_bytes) if message.compressed else message.body
+        answer, error = _guarded(partial(method.answer, body, context), method.path, context.metadata)
+        try:
+            head, tail = response(encoding, context.initial_metadata), trailers(error, context.trailing_metadata)
+            only = trailers_only(error, context.trailing_metadata) if error else None
+        except ValueError as fault:
+            raise internal(fault, method.path, self._head.metadata) from None
+        if error is not None and only is not None:
+            link.send_only(stream_id, only)
+            self._answered(code_of(error))
+            return
+        framed_answer, _ = framed([answer or b""], encoding)
+        link.send_answer(stream_id, head, framed_answer, tail)
+        self._answered(Code.OK)
+
+    def look(self, now: float) -> None:
+        """End the call where its deadline passed, or where its message takes too long to arrive."""
+        super().look(now)
+        if self.phase == OPEN and not self._ended:
+            limit = self._link.burst.limits.receive_seconds
+            if now >= self.received_seconds + limit:
+                self.fail(ExpiredError(f"the request did not arrive within {limit} s"))
+            else:
+                self.due = min(self.deadline_seconds, self.received_seconds + limit)
+
+    def _release(self) -> None:
+        if self._request is not None:
+            self._request.cancelled = True  # of no consequence where it was answered
+            self._request = None
+        self._message = self._assembler = None
+
+
+def _guarded(answer: "partial[bytes]", path: str, metadata: Metadata) -> tuple[bytes | None, ServiceError | None]:
+    """Call a unary method: its answer, or its error."""
+    try:
+        return answer(), None
+    except ServiceError as error:
+        return None, error
+    except Exception as fault:  # noqa: BLE001 - a method's fault concerns its call alone
+        return None, internal(fault, path, metadata)
