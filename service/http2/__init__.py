@@ -2,8 +2,9 @@
 
 One stage a file, from the socket inwards: `front` listens and drains, `connection` is one peer and the only file that
 knows ngh2, `headers`, `messages` and `compression` are gRPC's wire format. `streams` is what all calls have in common;
-`whole` are those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening` tells
-which is which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace` and `deadlines` keep them.
+`whole` are those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening`
+tells which is which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace` and `deadlines` keep
+them.
 
 How often the bytes of a large message are copied in this process, beside what the codec and the model do:
 
