@@ -34,7 +34,9 @@ from service.http2.ages import Step, Times, age_limit, next_step, old_or_idle
 from service.http2.budget import Budget
 from service.http2.burst import Burst, Tally
 from service.http2.deadlines import Wheel
-from service.http2.headers import Headers, Refusal, RequestHead, list_bytes, read_head, trailers_only
+from service.http2.hand import Hand
+from service.http2.headers import Headers, Refusal, RequestHead, trailers_only
+from service.http2.heads import Heads
 from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
 from service.http2.opening import open_stream
 from service.http2.pace import Pace
@@ -49,40 +51,14 @@ log = structlog.get_logger(__name__)
 _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _DRAIN_PING: Final = b"draining"
 _KEEPALIVE_PING: Final = b"are you?"
-_MAX_KNOWN_HEADS: Final = 1024
-_MAX_KNOWN_HEAD_BYTES: Final = 1024
 _PATH_SHOWN: Final = 200
 _ORDINARY_CLOSES: Final = frozenset((ErrorCode.NO_ERROR, ErrorCode.CANCEL, ErrorCode.REFUSED_STREAM))
 _PROVOKED_RESET_COST: Final = 10
 """Control frames that a stream counts for which we had to reset since its peer broke the rules."""
-_SWAMPED_FACTOR: Final = 4
 _STREAM_PART: Final = 4
 """One stream may fill this part of what may wait for its peer before its handler is asked to pause."""
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _FRAME_HEADER: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # GOAWAY on stream 0, eight bytes follow
-
-
-class Heads:
-    """Header blocks that were read before: clients send the same few again and again.
-
-    Bounded in number and in size; when it is full it starts anew.
-    """
-
-    def __init__(self, max_list_bytes: int) -> None:
-        self._max_list_bytes = max_list_bytes
-        self._known: dict[Headers, RequestHead | Refusal] = {}
-
-    def read(self, headers: Headers) -> RequestHead | Refusal:
-        """Read a header block, or remember it."""
-        known = self._known.get(headers)
-        if known is not None:
-            return known
-        head = read_head(headers, self._max_list_bytes)
-        if list_bytes(headers) <= _MAX_KNOWN_HEAD_BYTES:
-            if len(self._known) >= _MAX_KNOWN_HEADS:
-                self._known.clear()
-            self._known[headers] = head
-        return head
 
 
 class _Known(NamedTuple):
@@ -125,17 +101,16 @@ def _configuration(limits: Http2Limits) -> Configuration:
     )
 
 
-class Peer(asyncio.Protocol):
+class Peer(Hand, asyncio.Protocol):
     """One connection, from `connection_made` to `connection_lost`. It is a `Link` to its calls.
 
     Guarantees: when it is gone, so are its calls, and the budget has back what they took.
     """
 
     def __init__(self, shared: Shared) -> None:
+        super().__init__(shared.limits, shared.budget)
         self.burst = shared.burst
         self._shared = shared
-        self._limits = shared.limits
-        self._budget = shared.budget
         self._wheel = shared.wheel
         self._tracer = shared.tracer
         self._transport: asyncio.Transport | None = None
@@ -156,14 +131,6 @@ class Peer(asyncio.Protocol):
         self._fresh: list[Stream] = []
         self._last_stream = 0
         self._answers = 0
-        self._held = 0
-        """Bytes of requests in hand."""
-        self._unsent = 0
-        """Bytes of answers in hand, as of the last flush."""
-        self._queued = 0
-        """Bytes of answers queued since the last flush."""
-        self._running = 0
-        """Bytes of requests that are being answered."""
         self._paused = False
         self._why: Closed | None = None
         """What ends it on our side, first of all."""
@@ -224,8 +191,7 @@ class Peer(asyncio.Protocol):
         self._transport = None
         self.times.closing = min(self.times.closing, monotonic())
         self._forget_calls()
-        self._budget.give(self._unsent)
-        self._unsent = 0
+        self.leave_unsent(0)
         self._shared.waiters.discard(self)
         self._shared.gone(self, self._why or Closed.PEER)
 
@@ -422,26 +388,6 @@ class Peer(asyncio.Protocol):
 
     # A link to the calls ----------------------------------------------------------------------------------------------
 
-    @property
-    def clogged(self) -> bool:
-        """Whether no further call may be run: too many answers wait for the peer, or are being made for it."""
-        return self._unsent + self._queued + self._running > self._limits.max_unsent_bytes
-
-    @property
-    def held_back(self) -> bool:
-        """Whether no window may be opened: too much is in hand."""
-        return self._held > self._limits.max_connection_bytes_in_hand or self._budget.pressed or self.clogged
-
-    def begin(self, size: int) -> None:
-        """Count bytes of a request into what is in hand, and into what is being answered; errors as `take`."""
-        self.take(size)
-        self._running += size
-
-    def finish(self, size: int) -> None:
-        """Count them out of both."""
-        self._running -= size
-        self.give(size)
-
     def run(self, request: Request, weight_bytes: int) -> None:
         """Have a request answered; its reply is called on the loop's thread."""
         size, reply = len(request.body), request.reply
@@ -455,25 +401,6 @@ class Peer(asyncio.Protocol):
         self._budget.take(size)
         request.reply = answered
         self.burst.add(request, weight_bytes)
-
-    def running(self, size: int) -> None:
-        """Count bytes of requests that are being answered for this link, in and (negative) out."""
-        self._running += size
-
-    def take(self, size: int) -> None:
-        """Count bytes of a request into what is in hand.
-
-        Raises:
-            OverloadedError: no more may be taken.
-        """
-        self._budget.admit_bytes()
-        self._held += size
-        self._budget.take(size)
-
-    def give(self, size: int) -> None:
-        """Count them out."""
-        self._held -= size
-        self._budget.give(size)
 
     def send_answer(self, stream_id: int, head: Headers, framed: bytes, tail: Headers) -> None:
         """Send a whole answer with one message."""
@@ -503,11 +430,6 @@ class Peer(asyncio.Protocol):
         self._queue(lambda http2: http2.send_data(stream_id, framed))
         if self._queued > self._limits.max_unsent_bytes:
             self._push()
-
-    @property
-    def swamped(self) -> bool:
-        """Whether so many answers wait for the peer that even calls that were begun must not add to them."""
-        return self._unsent + self._queued > _SWAMPED_FACTOR * self._limits.max_unsent_bytes
 
     def send_trailers(self, stream_id: int, headers: Headers) -> None:
         """Send the header block that ends the call."""
@@ -634,13 +556,7 @@ class Peer(asyncio.Protocol):
     def _count_unsent(self) -> None:
         if self._transport is None:
             return
-        self._queued = 0
-        unsent = self._http2.queued_body_size() + self._transport.get_write_buffer_size()
-        if unsent > self._unsent:
-            self._budget.take(unsent - self._unsent)
-        elif unsent < self._unsent:
-            self._budget.give(self._unsent - unsent)
-        self._unsent = unsent
+        self.leave_unsent(self._http2.queued_body_size() + self._transport.get_write_buffer_size())
 
     def _relieve(self) -> None:
         """Go on with what was kept back, where there is room again."""
@@ -663,11 +579,6 @@ class Peer(asyncio.Protocol):
             self._shared.waiters.discard(self)
 
     # As time passes ---------------------------------------------------------------------------------------------------
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that this connection has in hand, both ways."""
-        return self._held + self._unsent
 
     @property
     def begun(self) -> bool:

@@ -18,8 +18,9 @@ from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
 from service.http2.burst import Burst, FrontObserver
-from service.http2.connection import Heads, Peer, Shared
+from service.http2.connection import Peer, Shared
 from service.http2.deadlines import Wheel
+from service.http2.heads import Heads
 from service.http2.limits import Http2Limits
 from service.http2.streams import CLOSED, Stream
 from service.http2.tls import Certificates

@@ -1,0 +1,82 @@
+"""What one connection has in hand, both ways, and when that is too much."""
+
+from typing import Final
+
+from service.http2.budget import Budget
+from service.http2.limits import Http2Limits
+
+_SWAMPED_FACTOR: Final = 4
+
+
+class Hand:
+    """Counts the bytes of a connection's requests and answers, for itself and for the budget of all connections."""
+
+    def __init__(self, limits: Http2Limits, budget: Budget) -> None:
+        self._limits = limits
+        self._budget = budget
+        self._held = 0
+        """Bytes of requests in hand."""
+        self._unsent = 0
+        """Bytes of answers in hand, as of the last flush."""
+        self._queued = 0
+        """Bytes of answers queued since the last flush."""
+        self._running = 0
+        """Bytes of requests that are being answered."""
+
+    @property
+    def clogged(self) -> bool:
+        """Whether no further call may be run: too many answers wait for the peer, or are being made for it."""
+        return self._unsent + self._queued + self._running > self._limits.max_unsent_bytes
+
+    @property
+    def held_back(self) -> bool:
+        """Whether no window may be opened: too much is in hand."""
+        return self._held > self._limits.max_connection_bytes_in_hand or self._budget.pressed or self.clogged
+
+    def begin(self, size: int) -> None:
+        """Count bytes of a request into what is in hand, and into what is being answered; errors as `take`."""
+        self.take(size)
+        self._running += size
+
+    def finish(self, size: int) -> None:
+        """Count them out of both."""
+        self._running -= size
+        self.give(size)
+
+    def running(self, size: int) -> None:
+        """Count bytes of requests that are being answered for this link, in and (negative) out."""
+        self._running += size
+
+    def take(self, size: int) -> None:
+        """Count bytes of a request into what is in hand.
+
+        Raises:
+            OverloadedError: no more may be taken.
+        """
+        self._budget.admit_bytes()
+        self._held += size
+        self._budget.take(size)
+
+    def give(self, size: int) -> None:
+        """Count them out."""
+        self._held -= size
+        self._budget.give(size)
+
+    @property
+    def swamped(self) -> bool:
+        """Whether so many answers wait for the peer that even calls that were begun must not add to them."""
+        return self._unsent + self._queued > _SWAMPED_FACTOR * self._limits.max_unsent_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that this connection has in hand, both ways."""
+        return self._held + self._unsent
+
+    def leave_unsent(self, size: int) -> None:
+        """Learn how many bytes of answers were left when all were written that could be."""
+        self._queued = 0
+        if size > self._unsent:
+            self._budget.take(size - self._unsent)
+        elif size < self._unsent:
+            self._budget.give(self._unsent - size)
+        self._unsent = size
