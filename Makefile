@@ -18,8 +18,9 @@ help: ## list the targets
 run: $(VENV)/.installed ## train, export, serve, and show conversions; goes on serving until Ctrl-C
 	@scripts/quickstart.sh $(ARGS)
 
-test: $(VENV)/.installed-dev ## run the whole test suite, in random order, with branch coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+test: $(VENV)/.installed-dev ## run the whole test suite, on all cores, in random order, with branch coverage
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
+		--cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 test-compose: $(VENV)/.installed-dev ## build the images, start docker-compose.yml on an engine of its own, and try it (root, Debian)
 	@$(BIN)/python -m pytest -m compose -s tests/operations $(PYTEST_ARGS)

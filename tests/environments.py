@@ -1,7 +1,11 @@
 """Foreign programs, installed by a script of their own into environments of their own when a test first wants them."""
 
+import contextlib
+import fcntl
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +18,19 @@ IMPOSSIBLE = 3
 
 def install(script: Path, *names: str) -> None:
     """Install what is not there yet; skip the test by name where it cannot be had."""
-    done = subprocess.run([script, *names], capture_output=True, text=True, check=False)
+    with one_at_a_time():
+        done = subprocess.run([script, *names], capture_output=True, text=True, check=False)
     if done.returncode == IMPOSSIBLE:
         pytest.skip(done.stdout.splitlines()[-1])
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait until no other process of the tests installs anything: apt-get and what it locks are the machine's."""
+    with Path(tempfile.gettempdir(), "quicksilver-tests-install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_port() -> int:

@@ -13,22 +13,17 @@ from typing import Any, Final
 from uuid import uuid4
 
 import psycopg
-import pytest
+
+from tests.environments import install
 
 INSTALL: Final = Path(__file__).parent / "install.sh"
-IMPOSSIBLE: Final = 3
-"""The exit code by which install.sh says that this machine cannot have it."""
-
 _USER: Final = "nobody"
 _START_SECONDS: Final = 60.0
 
 
-def install() -> Path:
+def programs() -> Path:
     """Return the directory of PostgreSQL's programs; skip by name where there can be none."""
-    done = subprocess.run([INSTALL], capture_output=True, text=True, check=False)
-    if done.returncode == IMPOSSIBLE:
-        pytest.skip(done.stdout.splitlines()[-1])
-    assert done.returncode == 0, done.stdout + done.stderr
+    install(INSTALL)
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     return found[-1].parent if found else Path(shutil.which("postgres") or "").resolve().parent
 
@@ -37,7 +32,7 @@ class Postgres:
     """A database server on a Unix socket. PostgreSQL refuses to run as root, so there it runs as `nobody`."""
 
     def __init__(self) -> None:
-        self._programs = install()
+        self._programs = programs()
         is_root = os.geteuid() == 0
         self._as: dict[str, Any] = {"user": _USER, "group": "nogroup", "extra_groups": []} if is_root else {}
         self._root = Path(tempfile.mkdtemp(prefix="postgres-"))  # short: a socket's path is bounded

@@ -1,12 +1,13 @@
 """Programs of Debian's, unpacked for a test and not installed: no service starts, and no root is needed."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.environments import one_at_a_time
 
 PLACE = Path(__file__).resolve().parents[2] / ".venv-clients" / "debian"
 
@@ -15,8 +16,7 @@ def unpacked(package: str) -> Path:
     """Where the files of a package lie; it is fetched where they do not yet. Skips by name where it cannot be had."""
     there = PLACE / package
     PLACE.mkdir(parents=True, exist_ok=True)
-    with (PLACE / f"{package}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time():
         if not there.exists():
             _fetch(package, there)
     return there
