@@ -255,6 +255,7 @@ def one_round(arguments: argparse.Namespace) -> int:
         _push(arguments, began, None)
         raise
     if made is None:
+        _push_look(arguments, time.time())
         return verdict.ACCEPTED
     _tell(made, arguments)
     _push(arguments, began, made.verdict)
@@ -289,6 +290,18 @@ def _push(arguments: argparse.Namespace, began: float, verdict: "Verdict | None"
     )
     try:
         telemetry.deliver(told, arguments.push_to, arguments.metrics_file)
+    except TelemetryError as error:
+        say_error(str(error))
+    _push_look(arguments, told.ended_timestamp_seconds)
+
+
+def _push_look(arguments: argparse.Namespace, now_seconds: float) -> None:
+    """Deliver that a schedule has looked; nothing of a model without one, which nobody is to wait for."""
+    if arguments.every is None and not arguments.if_drift:
+        return
+    look = telemetry.Look(arguments.name, now_seconds)
+    try:
+        telemetry.deliver_look(look, arguments.push_to, arguments.metrics_file)
     except TelemetryError as error:
         say_error(str(error))
 

@@ -19,6 +19,7 @@ from deploy.grafana.parts import (
 )
 
 LAST_RUN: Final = "quicksilver_training_last_run_timestamp_seconds"
+LAST_LOOK: Final = "quicksilver_training_last_look_timestamp_seconds"
 LOSS: Final = "quicksilver_training_loss"
 
 
@@ -36,10 +37,9 @@ def _runs() -> list[Panel]:
     return [
         show_numbers(
             "Since the last run",
-            "Time since each model was last trained, whatever came of it. Above two days an alert fires.",
+            "Time since each model was last trained, whatever came of it.",
             "s",
             Query(f"time() - {gauge_of(LAST_RUN, 'model')}", "{{model}}"),
-            steps=[(86400, ORANGE), (2 * 86400, RED)],
         ),
         show_numbers(
             "Runs in 24 hours",
@@ -72,6 +72,13 @@ def _runs() -> list[Panel]:
             "Passes over the training data in the last run.",
             "none",
             Query(gauge_of("quicksilver_training_epochs", "model"), "{{model}}"),
+        ),
+        show_numbers(
+            "Since the last look",
+            "Time since a schedule last looked, for models that have one. Above two days an alert fires.",
+            "s",
+            Query(f"time() - {gauge_of(LAST_LOOK, 'model')}", "{{model}}"),
+            steps=[(86400, ORANGE), (2 * 86400, RED)],
         ),
     ]
 

@@ -80,6 +80,12 @@ class Place:
         lines = (self.root / "job.prom").read_text().splitlines()
         return [line for line in lines if line.startswith("quicksilver_training_verdict") and line.endswith(" 1.0")]
 
+    def timestamp(self, file: str, what: str) -> float:
+        """A time that a file for Prometheus tells of the model, in Unix time."""
+        series = f'quicksilver_training_{what}_timestamp_seconds{{model="linear"}} '
+        (line,) = [line for line in (self.root / file).read_text().splitlines() if line.startswith(series)]
+        return float(line.removeprefix(series))
+
     def report(self) -> tuple[Path, dict[str, Any]]:
         """The one report that was written, and its verdict."""
         (path,) = [path for path in self.reports.iterdir() if not path.name.startswith(".")]
@@ -352,6 +358,25 @@ def test_schedule_goes_on_until_it_is_told_to_end(place: Place) -> None:
         process.terminate()
         assert process.wait(timeout=60) == 0
     assert place.hidden() == {".lock"}
+
+
+def test_a_schedule_tells_of_every_look(place: Place) -> None:
+    """A look that finds nothing to do is told of and claims no job; one after a job is as old as the job."""
+    began = time.time()
+    place.observe(STEADY, 400)
+    assert place.retrain("--if-drift") == verdict.ACCEPTED
+    assert began <= place.timestamp("job.look.prom", "last_look") <= time.time()
+    assert not (place.root / "job.prom").exists()
+    assert place.retrain("--if-drift", "--observations", f"sqlite:///{place.root}/nowhere/no.db") == verdict.FAILED
+    assert place.timestamp("job.look.prom", "last_look") == place.timestamp("job.prom", "last_run")
+
+
+def test_without_a_schedule_nobody_waits_for_a_look(place: Place) -> None:
+    """A job that somebody started by hand is told of, and no look."""
+    place.observe(STEADY, 100)
+    assert place.retrain() == verdict.NOT_ENOUGH_DATA
+    assert (place.root / "job.prom").exists()
+    assert not (place.root / "job.look.prom").exists()
 
 
 def test_drift_is_found_and_a_version_on_trial_waited_for(place: Place) -> None:

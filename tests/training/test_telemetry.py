@@ -1,5 +1,6 @@
 """What training jobs tell of themselves: to a real Pushgateway, and in files."""
 
+import dataclasses
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from tests.environments import free_port
 from tests.operations.debian import unpacked
 from training.cli import main
 from training.errors import TelemetryError
-from training.telemetry import FAMILIES, JobMetrics, Verdict, check_places, deliver
+from training.telemetry import FAMILIES, JobMetrics, Look, Verdict, check_places, deliver, deliver_look
 
 ACCEPTED = JobMetrics("mlp", 12.5, 1_800_000_000.0, "accepted", 2.1, 2.4, 5000)
+LAST_LOOK = "quicksilver_training_last_look_timestamp_seconds"
 QUICK = ["--epochs", "60"]
 
 Samples = dict[tuple[str, ...], float]
@@ -60,7 +62,7 @@ def kept(gateway: str) -> Samples:
 
 def test_a_job_is_told_whole() -> None:
     """Every family the module names is told of a job that knows everything, and the verdict stands alone at 1."""
-    assert {name for name, *_ in told(ACCEPTED)} == {*FAMILIES}
+    assert {name for name, *_ in told(ACCEPTED)} == {*FAMILIES} - {LAST_LOOK}
     assert told(ACCEPTED)["quicksilver_training_loss", "mlp", "validation"] == 2.4
     verdicts = {
         verdict: told(ACCEPTED)["quicksilver_training_verdict", "mlp", verdict] for verdict in get_args(Verdict)
@@ -98,6 +100,19 @@ def test_a_pushgateway_keeps_the_last_job_of_each_model(gateway: str) -> None:
     assert after["quicksilver_training_verdict", "mlp", "failed"] == 1
     assert after["quicksilver_training_verdict", "mlp", "accepted"] == 0
     assert after["quicksilver_training_verdict", "linear", "rejected"] == 1
+
+
+def test_a_look_leaves_the_last_job_as_it_was(gateway: str, tmp_path: Path) -> None:
+    """A round that found nothing to do adds when it looked, at both places, and takes nothing away."""
+    file = tmp_path / "training.prom"
+    job = dataclasses.replace(ACCEPTED, model="looked at")
+    deliver(job, push_to=gateway, file=file)
+    before = {key: value for key, value in kept(gateway).items() if "looked at" in key}
+    deliver_look(Look("looked at", 1_800_003_600.0), push_to=gateway, file=file)
+    after = {key: value for key, value in kept(gateway).items() if "looked at" in key}
+    assert before == told(job) == samples(file.read_text())
+    assert after == before | {(LAST_LOOK, "looked at"): 1_800_003_600.0}
+    assert samples((tmp_path / "training.look.prom").read_text()) == {(LAST_LOOK, "looked at"): 1_800_003_600.0}
 
 
 def test_train_pushes_and_writes(gateway: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,10 +26,9 @@ from tests.e2e.processes import Serving, serving
 from tests.environments import free_port
 from tests.operations.monitoring.promql import ROOT, RULES
 from tests.operations.monitoring.shortened import call_webhook, point_prometheus, shorten_rules
+from tests.operations.waiting import LIMIT_SECONDS
 from tests.service.artefacts import describe, exact_celsius, make_artefact
 
-LIMIT_SECONDS: Final = 45.0
-"""For what takes seconds on a quiet machine."""
 PAUSE_SECONDS: Final = 0.02
 """Between two rounds of calls: load enough for every rate, and time left for the rest of the machine."""
 

@@ -9,8 +9,9 @@ import pytest
 from deploy.grafana.queries import fill
 from tests.operations.monitoring.promql import FILLED, alerts, questions, rules, selectors_of
 from tests.operations.monitoring.shortened import shorten
-from tests.operations.monitoring.stack import LIMIT_SECONDS, Load, Stack, running
-from training.telemetry import JobMetrics, deliver
+from tests.operations.monitoring.stack import Load, Stack, running
+from tests.operations.waiting import LIMIT_SECONDS, until
+from training.telemetry import JobMetrics, Look, deliver, deliver_look
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,11 +29,11 @@ def stack(program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
         # what a job pushes that the gate accepted; a real one takes longer than all the rest here
         job = JobMetrics("linear", 1.5, time.time(), "accepted", training_loss=2.9, validation_loss=3.9, epochs=3000)
         deliver(job, push_to=stack.pushgateway)
+        deliver_look(Look("linear", time.time()), push_to=stack.pushgateway)
         broken = stack.repository.root / "mlp" / "3"
         broken.mkdir()
         (broken / "model.onnx").write_bytes(b"no model")
-        while not stack.series("quicksilver_label_info"):
-            time.sleep(0.2)  # Prometheus tells nobody of its first scrape
+        until(lambda: stack.series("quicksilver_label_info"), "the first scrape of labels")
         stack.repository.publish("shifted", _same_model(stack))
         stack.repository.set_label("shifted", "stable", 2)
         yield stack
@@ -44,10 +45,10 @@ def _same_model(stack: Stack) -> bytes:
 
 def _wait_for_series(stack: Stack, wanted: dict[str, tuple[str, bool]]) -> None:
     """Wait until each expression, by what it is called, has had series once."""
-    until = time.monotonic() + LIMIT_SECONDS
+    limit = time.monotonic() + LIMIT_SECONDS
     missing = wanted
     while missing := {name: asked for name, asked in missing.items() if not stack.series(asked[0], instant=asked[1])}:
-        assert time.monotonic() < until, missing
+        assert time.monotonic() < limit, missing
         time.sleep(0.5)  # a series comes with a scrape, and nothing tells of it
 
 
@@ -77,14 +78,14 @@ def test_every_alert_looks_at_something(stack: Stack) -> None:
 
 def test_every_rule_is_evaluated(stack: Stack) -> None:
     """Prometheus has evaluated each without an error."""
-    until = time.monotonic() + LIMIT_SECONDS
+    limit = time.monotonic() + LIMIT_SECONDS
     while True:
         groups = stack.ask("rules")["groups"]
         health = [rule["health"] for group in groups for rule in group["rules"]]
         assert "err" not in health, groups
         if set(health) == {"ok"}:
             break
-        assert time.monotonic() < until, groups
+        assert time.monotonic() < limit, groups
         time.sleep(0.2)  # as above
     assert len(health) == len(rules())
 
