@@ -40,6 +40,10 @@ class StoreUrlError(ObservationError):
     """No store can be meant by this URL, or the package that speaks to it is not installed."""
 
 
+class NoStoreError(StoreUrlError):
+    """There is no store where the URL points; whoever writes first makes one."""
+
+
 class StoreUnavailableError(ObservationError):
     """The database cannot be reached, or failed. What was being added may or may not be there: add it again."""
 

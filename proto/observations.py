@@ -21,6 +21,7 @@ from proto.observation import (
     ConflictError,
     InvalidObservationError,
     Joined,
+    NoStoreError,
     Observation,
     ObservationError,
     StoreSchemaError,
@@ -36,6 +37,7 @@ __all__ = [
     "ConflictError",
     "InvalidObservationError",
     "Joined",
+    "NoStoreError",
     "Observation",
     "ObservationError",
     "ObservationStore",
@@ -134,13 +136,14 @@ class ObservationStore:
         `url` is `sqlite:///PATH` (`sqlite:////PATH` from the root) or `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`.
 
         Raises:
-            StoreUrlError: no store can be meant by it, its driver is missing, or none is there or to be made.
+            StoreUrlError: no store can be meant by it, or its driver is missing.
+            NoStoreError: none is there, and none is to be made.
             StoreUnavailableError: the database cannot be reached.
             StoreSchemaError: its tables are of another schema.
         """
         parsed = parse_url(url)
         if not create and parsed.drivername == "sqlite" and not Path(parsed.database or "").exists():
-            raise StoreUrlError(f"there is no store: {parsed.database} is missing")
+            raise NoStoreError(f"there is no store: {parsed.database} is missing")
         store = cls(_engine(parsed))
         try:
             store._attempt(_create if create else _check)
@@ -303,7 +306,7 @@ def _create(connection: sql.Connection) -> None:
 
 def _check(connection: sql.Connection) -> None:
     if not sql.inspect(connection).has_table(_SCHEMA.name):
-        raise StoreUrlError("there is no store in this database: it has no tables of ours")
+        raise NoStoreError(f"there is no store: the database {connection.engine.url.database!r} has no tables of ours")
     found = connection.execute(sql.select(_SCHEMA.c.version)).scalars().all()
     if found != [_SCHEMA_VERSION]:
         raise StoreSchemaError(f"the store has schema {found}; this program knows {_SCHEMA_VERSION}")

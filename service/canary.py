@@ -56,7 +56,7 @@ class Canaries:
         return divided
 
     def fell_back(self, version: LoadedVersion, requests: int) -> None:
-        """Learn that a canary failed so many requests, which are now answered by the stable version."""
+        """Learn that a canary failed so many requests, which the stable version has answered."""
         self._count(self._fallbacks, version, requests)
 
     def answered(self, trial: Trial, calls: Sequence[Bound], outputs: Sequence[Tensor]) -> None:

@@ -159,7 +159,7 @@ class CanaryRule(Protocol):
         """Give those of the calls to canaries that shall go there; `Diverted` are the calls that went."""
 
     def fell_back(self, version: LoadedVersion, requests: int) -> None:
-        """Learn that a canary failed so many requests, which are now answered by the stable version."""
+        """Learn that a canary failed so many requests, which the stable version has answered."""
 
     def answered(self, trial: Trial, calls: Sequence[Bound], outputs: Sequence[Tensor]) -> None:
         """Learn of a run of a stable version that has a canary: its calls, and its outputs, in their order."""
@@ -330,12 +330,14 @@ class Dataplane:
         failed = call.waiting()
         if failed is None:
             return
-        if self._canaries is not None:
-            self._canaries.fell_back(call.version, len(failed.requests))
         stable = Bound(failed.requests, call.stable_query, call.stable, failed.tensors, failed.rows)
         for run in group([stable] if call.stable.rows_independent else stable.parts(1), self._limits):
             self._run(run)
             self.record(run)
+        # What the stable version refuses as well was the caller's own mistake, and no fault of the canary.
+        answered = sum(not isinstance(request.outcome, ServiceError) for request in failed.requests)
+        if answered and self._canaries is not None:
+            self._canaries.fell_back(call.version, answered)
 
     def _attempt(self, run: Run) -> ServiceError | None:
         try:

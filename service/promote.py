@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 
-from proto.observation import ObservationError
+from proto.observation import NoStoreError, ObservationError, StoreUrlError
 from proto.repository import CANARY, STABLE, Repository, RepositoryError, UnknownModelError
 from service.arguments import Parser
 from service.config import Settings, variable
 from service.device import Device
+from service.prediction import predict
 from service.promotion import Evidence, Rule, Verdict, compare, exceeds, wanted
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from service.loading import LoadedVersion
     from service.promotion import Errors
 
-_CHUNK_ROWS: Final = 1 << 16
 _MAX_EVIDENCE: Final = 700.0
 """The logarithm of a number that can still be written."""
 
@@ -156,19 +156,22 @@ class Judge:
             seen.notes.append(f"{self._name}: version {canary} is no canary any more, since it is not better")
 
     def _since(self, one: int, other: int, since: float) -> float:
-        """From when on observations are new to two versions: their files were not there before, nor what they hold."""
-        published = [self._repository.model_path(self._name, version).stat().st_mtime for version in (one, other)]
-        return max(*published, since, self._since_seconds)
+        """From when on observations are new to two versions: later than their files, and than what these know."""
+        return max(self._known_until(one), self._known_until(other), since, self._since_seconds)
+
+    def _known_until(self, version: int) -> float:
+        """The first moment, in Unix time, whose observations a version cannot have been fitted to."""
+        published = self._repository.model_path(self._name, version).stat().st_mtime
+        artefact = self._load(version).artefact
+        if artefact is None or artefact.observed_until_seconds is None:
+            return published
+        return max(published, math.nextafter(artefact.observed_until_seconds, math.inf))
 
     def _rows(self, store: "ObservationStore", one: int, other: int, *, since: float) -> "Columns":
         return store.read(self._since(one, other, since))
 
     def _errors(self, version: int, rows: "Columns") -> "Errors":
-        loaded = self._load(version)
-        fahrenheit = rows.fahrenheit.astype(np.float32).reshape(-1, 1)
-        chunks = [fahrenheit[start : start + _CHUNK_ROWS] for start in range(0, len(fahrenheit), _CHUNK_ROWS)]
-        answers = [loaded.engine.run([chunk])[0].ravel() for chunk in chunks]
-        errors: Errors = np.concatenate([*answers, np.empty(0)]).astype(np.float64) - rows.celsius
+        errors: Errors = predict(self._load(version), rows.fahrenheit.astype(np.float32)) - rows.celsius
         return errors
 
     def _load(self, version: int) -> "LoadedVersion":
@@ -282,12 +285,13 @@ def _watch(judge: Judge, options: argparse.Namespace) -> int:
 
 
 def _look_once(judge: Judge, options: argparse.Namespace) -> int:
-    from proto.observation import StoreUrlError  # noqa: PLC0415 - only to tell it from the others
     from proto.observations import ObservationStore  # noqa: PLC0415 - SQLAlchemy takes a while; --help must not
 
     try:
-        with ObservationStore.open(options.store) as store:
+        with ObservationStore.open(options.store, create=False) as store:
             seen = judge.look(store)
+    except NoStoreError as error:  # with --watch it may come yet
+        return _complain(str(error), _FAILED)
     except StoreUrlError as error:
         return _complain(str(error), _MISUSED)
     except (CommandError, RepositoryError, ObservationError) as error:

@@ -96,8 +96,10 @@ class Round:
 
 
 @contextlib.contextmanager
-def locked(plan: Plan) -> Iterator[None]:
+def locked(plan: Plan) -> Iterator[str | None]:
     """Keep other jobs on this model out, clear what a killed one left, and finish what it had begun.
+
+    Yields what is to be said of that, where something is.
 
     Raises:
         BusyError: another job is at it.
@@ -110,8 +112,7 @@ def locked(plan: Plan) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(f"another job retrains {plan.name!r} with the reports in {plan.reports}/") from None
         _clear(plan.directory)
-        finish_interrupted(plan)
-        yield
+        yield finish_interrupted(plan)
 
 
 def _clear(directory: Path) -> None:
@@ -176,13 +177,13 @@ def _undecided(
 
 
 def read_observed(plan: Plan, now_seconds: float) -> Observed:
-    """The observations of the window.
+    """The observations of the window, which ends now: what claims to be of later is not read.
 
     Raises:
-        ObservationError: the store cannot be read.
+        ObservationError: there is no store, or it cannot be read.
     """
-    with ObservationStore.open(plan.observations) as store:
-        return observed_of(store.read(since_seconds=now_seconds - plan.rules.window_seconds))
+    with ObservationStore.open(plan.observations, create=False) as store:
+        return observed_of(store.read(now_seconds - plan.rules.window_seconds, now_seconds))
 
 
 def observed_of(columns: Columns) -> Observed:
@@ -294,10 +295,15 @@ def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champ
         raise ChampionError(f"the champion of {plan.name!r} was changed while its challenger was judged: try again")
     files = verdict_files.contents(verdict)
     if verdict.label is not None:
-        intent = {"sha256": hashlib.sha256(model).hexdigest(), "label": verdict.label}
+        intent = {
+            "sha256": hashlib.sha256(model).hexdigest(),
+            "label": verdict.label,
+            "target": plan.repository.labels(plan.name).get(verdict.label),
+            "champion": None if champion is None else champion.version,
+        }
         write(plan.directory / _INTENT_FILE, json.dumps(intent).encode())
     version = plan.deliver(model, files)
-    remark = finish_interrupted(plan, version)
+    remark = finish_interrupted(plan, version) if verdict.label is not None else None
     beside = plan.repository.model_path(plan.name, version).with_name(PAGE_FILE)
     report = beside if beside.is_file() else verdict_files.write_report(plan.directory, verdict)
     return Round(verdict, report, version, remark)
@@ -306,7 +312,9 @@ def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champ
 def finish_interrupted(plan: Plan, published: int | None = None) -> str | None:
     """Give the label that was written down to its version: the one just published, or sought by its hash.
 
-    Returns what keeps the label from being given, where something does; then the next job tries again.
+    One that is sought gets it only where the champion and what the label named are what they were: meanwhile somebody
+    may have decided otherwise. Returns what is to be said, where something is: that the label could not be given, and
+    that the next job tries again, or that it is given up.
     """
     path = plan.directory / _INTENT_FILE
     try:
@@ -315,12 +323,28 @@ def finish_interrupted(plan: Plan, published: int | None = None) -> str | None:
         return None
     label = intent["label"]
     version = _version_of(plan.repository, plan.name, intent["sha256"]) if published is None else published
-    if version is not None:
+    remark = None
+    if version is not None and plan.repository.labels(plan.name).get(label) != version:
+        if published is None:
+            remark = _overtaken(plan, intent, version)
         try:
-            plan.give_label(label, version)
+            if remark is None:
+                plan.give_label(label, version)
         except (TrainingError, RepositoryError, OSError) as error:
             return f"{plan.name}/{version} could not be labelled {label!r}, which the next job tries again: {error}"
     path.unlink()
+    return remark
+
+
+def _overtaken(plan: Plan, intent: Mapping[str, object], version: int) -> str | None:
+    """Why the label that was written down is not to be given any more; None where nothing has changed."""
+    label = str(intent["label"])
+    target, champion = plan.repository.labels(plan.name).get(label), current_version(plan.repository, plan.name)
+    head = f"{plan.name}/{version} is not labelled {label!r} after an interrupted job"
+    if champion != intent.get("champion"):
+        return f"{head}: it was judged against version {intent.get('champion')}, and version {champion} answers by now"
+    if target != intent.get("target"):
+        return f"{head}: the label was moved meanwhile, from version {intent.get('target')} to {target}"
     return None
 
 

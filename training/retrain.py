@@ -267,7 +267,9 @@ def _make_round(arguments: argparse.Namespace) -> "Round | None":
     from training import job, progress  # noqa: PLC0415 - as above
 
     plan, now = plan_of(arguments), time.time()
-    with job.locked(plan):
+    with job.locked(plan) as remark:
+        if remark:
+            say_error(remark)
         if arguments.if_drift:
             wanted = job.look(plan, drift_rules_of(arguments), now)
             _say(f"{plan.name}: {'drift' if wanted.is_wanted else 'nothing to do'}: {wanted.reason}")

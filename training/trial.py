@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,16 +145,18 @@ def _address(lines: "queue.SimpleQueue[str | None]") -> str:
         TrialError: it ended before, or took too long; the last line it wrote stands in the message.
     """
     last = "nothing"
-    while True:
+    until = time.monotonic() + START_SECONDS
+    while (left := until - time.monotonic()) > 0:
         try:
-            line = lines.get(timeout=START_SECONDS)
+            line = lines.get(timeout=left)
         except queue.Empty:
-            raise TrialError(f"the server did not serve within {START_SECONDS:g} s; it said last: {last}") from None
+            break
         if line is None:
             raise TrialError(f"the server ended before it served; it said last: {last}")
         last = line.strip()
         if address := _served(last):
             return address
+    raise TrialError(f"the server did not serve within {START_SECONDS:g} s; it said last: {last}")
 
 
 def _served(line: str) -> str | None:
@@ -166,18 +169,26 @@ def _served(line: str) -> str | None:
 
 
 def _ask(address: str, name: str, version: int, fahrenheit: Sequence[float]) -> NDArray[np.float64]:
-    """Have the readings converted by `quicksilver convert`, and return its answers in °C."""
+    """Have the readings converted by `quicksilver convert`, and return its answers in °C.
+
+    Raises:
+        TrialError: it failed, or took too long.
+    """
+    limit_seconds = 2 * ANSWER_SECONDS
     command = [sys.executable, "-m", "quicksilver", "convert", "--server", address, "--model", name]
     command += ["--version", str(version), "--timeout", f"{ANSWER_SECONDS:g}", "--json"]
-    asked = subprocess.run(  # noqa: S603 - this program, with words of its own
-        command,
-        input=" ".join(repr(value) for value in fahrenheit),
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-        timeout=2 * ANSWER_SECONDS,
-    )
+    try:
+        asked = subprocess.run(  # noqa: S603 - this program, with words of its own
+            command,
+            input=" ".join(repr(value) for value in fahrenheit),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=_environment(),
+            timeout=limit_seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TrialError(f"{len(fahrenheit)} readings were not answered within {limit_seconds:g} s") from error
     if asked.returncode != 0:
         said = " ".join(asked.stderr.split())
         raise TrialError(f"the server does not answer with the file: {said}")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from proto.observation import Joined, ObservationError
 from service.models import LoadedVersion, Models
 from service.observations.answers import Answers
 from service.observations.figures import LiveQuality, measure
 from service.observations.link import Link
+from service.prediction import predict
 
 if TYPE_CHECKING:
     from proto.observations import Columns, ObservationStore
@@ -28,7 +28,6 @@ RENEW_SECONDS: Final = 30.0
 Identity: TypeAlias = tuple[str, int, str]
 """Name, number and hash of a version."""
 
-_RUN_ROWS: Final = 4096
 _OVERLAP: Final = 1000
 """Numbers that are looked at once more: of two transactions at once, the one with the lower numbers may end later."""
 
@@ -159,13 +158,3 @@ def quality_of(version: LoadedVersion, columns: "Columns") -> LiveQuality:
         None if version.interval is None else version.interval.half_width_celsius,
         None if version.interval is None else version.interval.coverage,
     )
-
-
-def predict(version: LoadedVersion, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What a version answers for rows `[N]`, in runs that are short enough to keep nobody waiting."""
-    size = _RUN_ROWS if version.rows_independent else 1
-    runs = [
-        version.engine.run([rows[start : start + size].reshape(-1, 1)])[0].reshape(-1)
-        for start in range(0, len(rows), size)
-    ]
-    return np.concatenate(runs).astype(np.float64)

@@ -46,6 +46,9 @@ class _Reports(Inlet):
         self._single = single
         self._lock = threading.Lock()
         self._waiting = 0
+        """Messages that are not stored yet."""
+        self._unanswered = 0
+        """Messages whose answer is not sent yet."""
         self._half_closed = single
 
     @property
@@ -58,6 +61,7 @@ class _Reports(Inlet):
         self._guard(self._outlet.context)
         with self._lock:
             self._waiting += 1
+            self._unanswered += 1
         self._record(Report(message, self._done))
 
     def half_close(self) -> None:
@@ -67,7 +71,7 @@ class _Reports(Inlet):
         self._guard(self._outlet.context)
         with self._lock:
             self._half_closed = True
-            over = self._waiting == 0
+            over = self._unanswered == 0
         if over:
             self._outlet.close()
 
@@ -76,12 +80,14 @@ class _Reports(Inlet):
 
     def _done(self, outcome: Outcome) -> None:
         with self._lock:
-            self._waiting -= 1
-            over = self._half_closed and self._waiting == 0
+            self._waiting -= 1  # before the answer: with that the front looks whether there is room
         if isinstance(outcome, ServiceError):
             self._outlet.close(outcome)
             return
         answer = api.ReportObservationsResponse(accepted=outcome.accepted, duplicates=outcome.duplicates)
         self._outlet.send(answer.SerializeToString())
+        with self._lock:
+            self._unanswered -= 1  # after the answer: a half-close in between must not end the call without it
+            over = self._half_closed and self._unanswered == 0
         if over:
             self._outlet.close()

@@ -206,6 +206,7 @@ def test_a_caller_s_own_error_is_the_same_with_a_canary(models: Models) -> None:
     plane.answer(requests)
     assert all(isinstance(request.outcome, InvalidRequestError) for request in requests)
     assert {str(request.outcome) for request in requests} == {"fahrenheit[0]: nan is not a temperature"}
+    assert plane.counted("canary_fallback_calls", "linear", "2") == 0
 
 
 def test_nothing_is_run_again_for_callers_that_left(models: Models) -> None:

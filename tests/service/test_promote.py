@@ -1,6 +1,9 @@
 """`quicksilver promote`, run as the command that it is, on a real repository and a real store of observations."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,8 @@ from proto.observation import Observation
 from proto.observations import ObservationStore
 from proto.repository import Repository
 from proto.traffic import CanaryTraffic
-from tests.service.artefacts import exact_celsius
+from tests.e2e.processes import ENVIRONMENT
+from tests.service.artefacts import describe, exact_celsius, make_artefact
 from tests.service.open_inference.graphs import two_by_two
 
 Run = Callable[..., tuple[int, str, str]]
@@ -128,6 +132,22 @@ def test_observations_count_that_are_newer_than_both_versions(run: Run, observe:
     assert json.loads(said)["comparisons"][0]["evidence"]["rows"] == 40
 
 
+def test_observations_that_a_version_was_fitted_to_do_not_judge_it(
+    repository: Repository, run: Run, observe: Observe
+) -> None:
+    """Also where its file looks older than they are."""
+    until = time.time() + 1000.0
+    fitted = dataclasses.replace(describe(), observed_until_seconds=until)
+    version = repository.publish("linear", make_artefact(fitted, offset_celsius=5.0))
+    repository.set_label("linear", "canary", version)
+    observe(400, 5.0, at_seconds=until - 500.0)
+    observe(1, 5.0, at_seconds=until)
+    assert run()[0] == 4
+    observe(400, 5.0, at_seconds=until + 1.0)
+    _, said, _ = run("--json")
+    assert json.loads(said)["comparisons"][0]["evidence"]["rows"] == 400
+
+
 def test_a_stable_version_that_turned_worse_goes_back(tried: Repository, run: Run, observe: Observe) -> None:
     """It is judged by what was observed since it became stable, not by what had made it so."""
     observe(400, 5.0)
@@ -158,6 +178,7 @@ def test_an_error_above_its_bound_goes_back_where_that_is_less(tried: Repository
 
 def test_what_was_seen_is_told_in_json(tried: Repository, run: Run, observe: Observe) -> None:
     """Every figure by which it was decided, in one line; a mean of no rows is null."""
+    observe(0, 0.0)
     _, said, _ = run("--json")
     nothing = json.loads(said)
     assert nothing["outcome"] == "not decided"
@@ -182,7 +203,9 @@ def test_a_margin_asks_for_more(tried: Repository, run: Run, observe: Observe) -
     assert tried.labels("linear") == {"stable": 1}
 
 
-@pytest.mark.parametrize("case", ["broken", "no model", "no store", "corrupt labels", "no converter", "gone"])
+@pytest.mark.parametrize(
+    "case", ["broken", "no model", "no store", "store a directory", "corrupt labels", "no converter", "gone"]
+)
 def test_what_cannot_be_judged_is_a_failure_in_one_line(
     tried: Repository, run: Run, observe: Observe, store: str, case: str
 ) -> None:
@@ -193,6 +216,8 @@ def test_what_cannot_be_judged_is_a_failure_in_one_line(
     if case == "broken":
         tried.model_path("linear", 2).write_bytes(b"broken")
     elif case == "no store":
+        Path(store.removeprefix("sqlite:///")).unlink()
+    elif case == "store a directory":
         file = Path(store.removeprefix("sqlite:///"))
         file.unlink()
         file.mkdir()
@@ -207,6 +232,31 @@ def test_what_cannot_be_judged_is_a_failure_in_one_line(
     assert complained.startswith("quicksilver promote: ")
     assert complained.count("\n") == 1
     assert labels.read_text() == before
+    assert case != "no store" or ("there is no store" in complained and not Path(store[10:]).exists())
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_watch_waits_for_a_store_that_is_not_there_yet(
+    repository: Repository, store: str, observe: Observe, tmp_path: Path
+) -> None:
+    """Looks fail until somebody makes the store; then the canary is judged."""
+    command = [sys.executable, "-m", "quicksilver", "promote", "linear", "--repository", str(repository.root)]
+    command += ["--store", store, "--device", "cpu", "--watch", "--interval", "0.1"]
+    with (tmp_path / "said").open("w") as out:
+        watch = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert watch.stderr is not None
+    with watch.stderr:
+        try:
+            assert "there is no store" in watch.stderr.readline()
+            observe(400, 5.0)
+            until = time.monotonic() + 60
+            while repository.labels("linear")["stable"] != 2:
+                assert watch.poll() is None, "the watch ended"
+                assert time.monotonic() < until, "the canary is not promoted"
+                time.sleep(0.05)
+        finally:
+            watch.kill()
+            watch.wait()
 
 
 @pytest.mark.parametrize(

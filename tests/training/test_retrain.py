@@ -256,7 +256,10 @@ def test_what_goes_wrong_is_told_in_one_line(place: Place, capsys: pytest.Captur
     """A store that is not there, a champion of another kind, a threshold that means nothing: each has its words."""
     words = place.words()
     assert cli.main([*words, "--observations", "sqlite:////nowhere/at/all.db"]) == verdict.FAILED
-    assert "/nowhere/at is no directory" in capsys.readouterr().err
+    assert "there is no store: /nowhere/at/all.db is missing" in capsys.readouterr().err
+    assert place.retrain() == verdict.FAILED
+    assert not (place.root / "observations.db").exists()
+    capsys.readouterr()
     assert place.told() == ['quicksilver_training_verdict{model="linear",verdict="failed"} 1.0']
     assert cli.main([*words, "--significance", "0.2"]) == verdict.MISUSED
     assert "0.041" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from tests.training.crash_publish import accepted, plan_in
 from tests.training.pages_read import Page
 from training import job
 from training.challengers import Figures
+from training.champion import read_champion
 from training.errors import ChampionError
 from training.gate import Check, GroupErrors, SourceErrors
 from training.observed import SourceCounts
@@ -115,6 +116,38 @@ def test_a_champion_that_changed_meanwhile_stops_the_publishing(tmp_path: Path) 
     with job.locked(plan), pytest.raises(ChampionError, match="was changed while"):
         job.publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), None)
     assert plan.repository.versions("linear") == [1]
+
+
+@pytest.mark.parametrize("case", ["champion", "label", "nothing"])
+def test_a_label_is_given_late_only_where_nothing_was_decided_meanwhile(tmp_path: Path, case: str) -> None:
+    """Else the intent goes, and why is said; the version stays."""
+    plan = plan_in(tmp_path)
+    plan.repository.publish("linear", make_artefact())
+    former = read_champion(plan.repository, "linear")
+
+    def refuse(_label: str, _version: int) -> None:
+        raise ChampionError("not now")
+
+    with job.locked(plan) as remark:
+        assert remark is None
+        cut_off = dataclasses.replace(plan, give_label=refuse)
+        made = job.publish_accepted(cut_off, accepted(plan), make_artefact(offset_celsius=1.0), former)
+    assert made.version == 2
+    third = plan.repository.publish("linear", make_artefact(offset_celsius=2.0))
+    if case != "nothing":
+        plan.repository.set_label("linear", "stable" if case == "champion" else "canary", third)
+    before = plan.repository.labels("linear")
+    with job.locked(plan) as remark:
+        pass
+    with job.locked(plan) as again:
+        assert again is None
+    if case == "nothing":
+        assert remark is None
+        assert plan.repository.labels("linear") == before | {"canary": 2}
+    else:
+        assert remark is not None
+        assert {"champion": "version 3 answers by now", "label": "the label was moved meanwhile"}[case] in remark
+        assert plan.repository.labels("linear") == before
 
 
 def test_old_reports_go(tmp_path: Path) -> None:

@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 import pytest
 
+from proto.observations import Added as Stored
 from proto.observations import ObservationStore
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
+from service.calls import Body, Context, StreamMethod
 from service.client import (
     Added,
     AsyncConverter,
@@ -25,12 +28,17 @@ from service.client import (
     Observation,
     ServerBusyError,
 )
+from service.errors import ServiceError
 from service.observations import StoreSettingError
+from service.observations.reports import methods
 from service.server import Server
 from service.status import Code
 from tests.databases.postgres import Postgres
 from tests.service.artefacts import DOMAIN, HALF_WIDTH_CELSIUS, exact_celsius
 from tests.service.conftest import StartServer
+
+if TYPE_CHECKING:
+    from service.observations.recorder import Report
 
 pytestmark = pytest.mark.timeout(600)  # the first run may install PostgreSQL
 
@@ -372,3 +380,37 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(start_server: StartS
             assert converter.convert(50.0).version == 1
     with Converter(server.address, timeout_seconds=TIMEOUT_SECONDS) as converter:
         eventually(lambda: _stored(converter, observation(1)))
+
+
+class Recorded:
+    """An outlet on which the client's half-close always comes in just before an answer."""
+
+    context = Context([])
+    full = False
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.before_send: Callable[[], None] = lambda: None
+
+    def send(self, message: bytes | Body) -> None:
+        """Note an answer."""
+        self.before_send()
+        assert isinstance(message, bytes)
+        self.seen.append(f"{api.ReportObservationsResponse.FromString(message).accepted} accepted")
+
+    def close(self, error: ServiceError | None = None) -> None:
+        """Note the end."""
+        self.seen.append("end" if error is None else str(error))
+
+
+def test_a_half_close_between_storing_and_answering_loses_no_answer() -> None:
+    """The call ends after its last answer, and once."""
+    reports: list[Report] = []
+    method = methods("service", reports.append, lambda _: None)[1]
+    assert isinstance(method, StreamMethod)
+    outlet = Recorded()
+    inlet = method.open(outlet, lambda _: None)
+    outlet.before_send = inlet.half_close
+    inlet.receive(b"one")
+    reports[0].done(Stored(1, 0))
+    assert outlet.seen == ["1 accepted", "end"]
