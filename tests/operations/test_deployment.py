@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from service import promote
 from service.cli import convert_parser, serve_parser
 from service.config import Settings, variable
 from tests.environments import ROOT
@@ -109,7 +110,7 @@ def test_what_stays_is_watched(services: dict[str, dict[str, Any]]) -> None:
     """Services that stay are started again and have a health check; those that end are waited for."""
     for name, service in services.items():
         assert service["restart"] == ("no" if name in ENDS_BY_ITSELF else "unless-stopped"), name
-        if name not in ENDS_BY_ITSELF | {"retrain"}:  # which serves nobody who could ask
+        if name not in ENDS_BY_ITSELF | {"retrain", "promote"}:  # which serve nobody who could ask
             assert service["healthcheck"]["test"], name
     assert services["server"]["depends_on"]["trainer"]["condition"] == "service_completed_successfully"
     assert services["example"]["depends_on"]["server"]["condition"] == "service_healthy"
@@ -148,14 +149,14 @@ def parse(words: list[str]) -> None:
         importlib.import_module(TRAINING[words[0]].module).add_arguments(parser)
         parser.parse_args(words[1:])
     else:
-        {"convert": convert_parser, "serve": serve_parser}[words[0]]().parse_args(words[1:])
+        {"convert": convert_parser, "promote": promote.parser, "serve": serve_parser}[words[0]]().parse_args(words[1:])
 
 
 def test_commands_are_those_that_there_are(services: dict[str, dict[str, Any]]) -> None:
     """Every command line of a container of ours is one that `quicksilver` takes."""
     ours = [one for one in services.values() if one["image"].startswith("quicksilver-") and not one.get("entrypoint")]
     lines = [service["command"] for service in ours if service.get("command")]
-    assert {line[0] for line in lines} == {"convert", "retrain"}
+    assert {line[0] for line in lines} == {"convert", "retrain", "promote"}
     for line in lines:
         parse(line)
 
