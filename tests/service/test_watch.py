@@ -157,7 +157,8 @@ def test_nothing_is_left_after_the_watch(tmp_path: Path) -> None:
         before = looks.count
         with watching(tmp_path, looks):
             looks.reach(before + 1)
-    assert (threading.active_count(), _descriptors()) == (threads, descriptors)
+    assert threading.active_count() <= threads
+    assert _descriptors() <= descriptors  # fewer where what another test left was collected meanwhile
 
 
 def _descriptors() -> int:
