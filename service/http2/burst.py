@@ -197,6 +197,11 @@ class Burst:
             self._guarded(peer, peer.settle)
         self._keep_books()
 
+    def catch_up(self) -> None:
+        """Tell of the last turn before anything new is read: who has an answer finds it counted."""
+        if self._ran:
+            self._keep_books()
+
     def _keep_books(self) -> None:
         """Tell the observers what happened."""
         ran, self._ran = self._ran, []

@@ -160,6 +160,7 @@ class Peer(Hand, asyncio.Protocol):
         """Read what came."""
         if self.times.closing < math.inf:
             return
+        self.burst.catch_up()
         now = self.times.heard = monotonic()
         try:
             self._http2.receive_data(data)
