@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## train, export, serve, and show conversions; goes on s
 
 test: $(VENV)/.installed-dev ## run the whole test suite, on all cores, in random order, with branch coverage
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile \
-		--cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+		--cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_ARGS)
 
 test-compose: $(VENV)/.installed-dev ## build the images, start docker-compose.yml on an engine of its own, and try it (root, Debian)
 	@$(BIN)/python -m pytest -m compose -s tests/operations $(PYTEST_ARGS)
