@@ -128,8 +128,10 @@ class _Signals:
     def __init__(self) -> None:
         self._signals = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # which waits for the main thread
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in self._signals:
+            # Python's own handler waits for the main thread, and what a shell started in the background ignores SIGINT.
+            if signal.getsignal(number) in {signal.default_int_handler, signal.SIG_IGN}:
+                signal.signal(number, signal.SIG_DFL)
         self._turn = threading.Lock()
         self._is_loaded = False
         self._asked: SimpleQueue[signal.Signals] = SimpleQueue()

@@ -1,5 +1,6 @@
 """What a server's processes hold: threads, descriptors, memory, read from /proc."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ def _field(status: str, name: str) -> int:
 
 
 def _children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
+    children: list[int] = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            children += [int(child) for child in task.read_text().split()]
     return [each for child in children for each in (child, *_children(child))]
 
 

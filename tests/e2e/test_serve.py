@@ -110,16 +110,22 @@ def test_a_drain_ends_in_time(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_signal_ends_a_start_at_once(repository: Repository, number: signal.Signals, workers: str) -> None:
-    """While models are loaded nothing is in flight: the process ends by the signal, and so do its workers."""
+@pytest.mark.parametrize(("workers", "inherited"), [("1", "default"), ("1", "ignore"), ("2", "default")])
+def test_a_signal_ends_a_start_at_once(
+    repository: Repository, number: signal.Signals, workers: str, inherited: str
+) -> None:
+    """While models are loaded nothing is in flight: the process ends by the signal, and so do its workers.
+
+    So does one that a shell started in the background, whose jobs begin by ignoring SIGINT.
+    """
     content = repository.model_path("linear", 1).read_bytes()
     for version in range(2, MANY_VERSIONS):
         path = repository.model_path("linear", version)
         path.parent.mkdir()
         path.write_bytes(content)
     flags = ["--repository", str(repository.root), "--version-policy", "all", "--log-format", "json", *FREE_PORTS]
-    command = [sys.executable, "-m", "quicksilver", "serve", *flags, "--workers", workers]
+    command = ["env", f"--{inherited}-signal={number.value}", sys.executable, "-m", "quicksilver", "serve", *flags]
+    command += ["--workers", workers]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
     ) as server:
