@@ -133,7 +133,7 @@ def _growth(rows: Sequence[int], connections: Sequence[int], load: Sequence[int]
 
 FULL: Final = Plan(
     name="full",
-    rounds=3,
+    rounds=5,
     seconds=1.0,
     warm_up_seconds=0.25,
     servers=None,
@@ -141,7 +141,7 @@ FULL: Final = Plan(
     growth=_growth([1, 10, 100, 1_000, 10_000, 100_000, 1_000_000], [1, 10, 100, 1_000], [1, 10, 100, 1_000]),
     growth_seconds=0.7,
     models=(1, 10, 100),
-    spare_seconds=60.0,
+    spare_seconds=90.0,
     fits=2,
 )
 QUICK: Final = Plan(
