@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import sqlalchemy as sql
@@ -45,9 +45,13 @@ __all__ = [
     "StoreSchemaError",
     "StoreUnavailableError",
     "StoreUrlError",
+    "Unjoined",
     "check_observation",
     "parse_url",
 ]
+
+BATCH_ROWS: Final = 4096
+"""Observations that are read at a time where all of them may be too many for memory: some 4 MB."""
 
 _SCHEMA_VERSION: Final = 1
 _IDS_OF_A_SELECT: Final = 1000
@@ -55,6 +59,8 @@ _ATTEMPTS: Final = 16
 _BUSY_SECONDS: Final = 15
 _CREATING: Final = 7_164_212
 """Key of PostgreSQL's advisory lock under which the tables are made; any number that is always the same."""
+_WRITING: Final = 7_164_213
+"""Key of the one that whoever adds holds until the commit."""
 
 ResultT = TypeVar("ResultT")
 
@@ -92,6 +98,14 @@ class Stats:
     """Observations by source, those with most first."""
 
 
+class Unjoined(NamedTuple):
+    """Observations that wait for the answer to their request."""
+
+    observations: list[Observation]
+    looked_up_to: int
+    """The `mark` up to which these are all."""
+
+
 _METADATA: Final = sql.MetaData()
 _SCHEMA: Final = sql.Table(
     "observations_schema", _METADATA, sql.Column("version", sql.Integer, primary_key=True, autoincrement=False)
@@ -120,10 +134,19 @@ _JOIN: Final = (
 )
 
 
+# One who adds waits for the other, as SQLite has it anyway: so that numbers ascend in the order of commits, and nothing
+# turns up before what was seen. Whoever goes silent meanwhile is disconnected, and holds up nobody for longer.
+_TAKE_TURNS: Final = sql.select(
+    sql.func.set_config("idle_in_transaction_session_timeout", "30000", sql.true()),
+    sql.func.pg_advisory_xact_lock(_WRITING),
+)
+
+
 class ObservationStore:
     """Observations in a database. Methods may be called by any thread, and block; processes may share one store.
 
-    Guarantees: what `add` returned for is durable; each id is there once, with the content that came first.
+    Guarantees: what `add` returned for is durable; each id is there once, with the content that came first. What was
+    stored has an order that never changes: commit after commit, and within one by time (and by id).
     """
 
     def __init__(self, engine: sql.Engine) -> None:
@@ -215,6 +238,35 @@ class ObservationStore:
         rows = self._read(lambda connection: connection.execute(newest_first.limit(latest)).all())
         return _columns(rows[::-1])
 
+    def batches(
+        self, since_seconds: float | None = None, until_seconds: float | None = None, *, latest: int | None = None
+    ) -> Iterator[Columns]:
+        """Yield what `read` would read, in the same order, as columns of `BATCH_ROWS` at the most.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        wanted = _between(sql.select(*_FIELDS, _TABLE.c.number), since_seconds, until_seconds)
+        if latest is not None:
+            newest_first = wanted.order_by(_TABLE.c.observed_at_seconds.desc(), _TABLE.c.number.desc())
+            wanted = sql.select(newest_first.limit(latest).subquery())
+        found = wanted.selected_columns
+        for rows in self._parts(wanted.order_by(found.observed_at_seconds, found.number)):
+            yield _columns(rows)
+
+    def arrivals(self, since_seconds: float | None = None) -> Iterator[Columns]:
+        """Yield observations from `since_seconds` on in the order in which they were stored, in batches as `batches`.
+
+        What is stored later comes later, whatever its time.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        # By an expression: few of many may be so new, and are found by their time rather than by walking over all.
+        wanted = _between(sql.select(*_FIELDS), since_seconds, None).order_by(_TABLE.c.number + 0)
+        for rows in self._parts(wanted):
+            yield _columns(rows)
+
     def observations(
         self, since_seconds: float | None = None, until_seconds: float | None = None
     ) -> Iterator[Observation]:
@@ -226,12 +278,9 @@ class ObservationStore:
         oldest_first = _between(sql.select(*_FIELDS), since_seconds, until_seconds).order_by(
             _TABLE.c.observed_at_seconds, _TABLE.c.number
         )
-        try:
-            with self._engine.connect() as connection:
-                for row in connection.execution_options(yield_per=_IDS_OF_A_SELECT).execute(oldest_first):
-                    yield Observation(*row)
-        except exc.SQLAlchemyError as error:
-            raise _unavailable(error) from error
+        for rows in self._parts(oldest_first):
+            for row in rows:
+                yield Observation(*row)
 
     def stats(self) -> Stats:
         """Tell what the store holds.
@@ -251,17 +300,23 @@ class ObservationStore:
         observations, joined, oldest, newest = total
         return Stats(observations, joined, oldest, newest, {str(source): int(number) for source, number in sources})
 
-    def unjoined(self, after: int) -> list[Observation]:
-        """Read the observations that name a request and have no answer noted, of those stored after a `mark`.
+    def unjoined(self, after: int, until: int, most: int) -> Unjoined:
+        """Read the observations that name a request and have no answer noted, of those stored between two `mark`s.
+
+        They are at most so many, those first that were stored first.
 
         Raises:
             StoreUnavailableError: the database failed.
         """
-        waiting = sql.select(*_FIELDS).where(
-            _TABLE.c.number > after, _TABLE.c.request_id.is_not(None), _TABLE.c.model.is_(None)
+        waiting = (
+            sql.select(*_FIELDS, _TABLE.c.number)
+            .where(_TABLE.c.number > after, _TABLE.c.number <= until)
+            .where(_TABLE.c.request_id.is_not(None), _TABLE.c.model.is_(None))
+            .order_by(_TABLE.c.number)
         )
-        rows = self._read(lambda connection: connection.execute(waiting).all())
-        return [Observation(*row) for row in rows]
+        rows = self._read(lambda connection: connection.execute(waiting.limit(most)).all())
+        observations = [Observation(*fields) for *fields, _number in rows]
+        return Unjoined(observations, int(rows[-1].number) if len(rows) == most else until)
 
     def mark(self) -> int:
         """A number that grows with what is stored: where it is another than before, there is something new.
@@ -278,6 +333,13 @@ class ObservationStore:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
+        except exc.SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def _parts(self, query: sql.Select[Any]) -> Iterator[Sequence[Any]]:
+        try:
+            with self._engine.connect() as connection:
+                yield from connection.execution_options(yield_per=BATCH_ROWS).execute(query).partitions()
         except exc.SQLAlchemyError as error:
             raise _unavailable(error) from error
 
@@ -380,12 +442,14 @@ def _sqlite(url: sql.URL) -> sql.Engine:
 
 
 def _add(connection: sql.Connection, groups: Sequence[Sequence[Observation]]) -> list[Added | ConflictError]:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_TAKE_TURNS)
     ids = [observation.id for group in groups for observation in group]
     known = {observation.id: observation.reported() for observation in _with_ids(connection, ids)}
     outcomes, new = sort_out(groups, known)
     if new:
         rows = [{name: getattr(observation, name) for name in Observation.__slots__} for observation in new]
-        rows.sort(key=lambda row: str(row["id"]))  # in one order everywhere, so that two never wait for each other
+        rows.sort(key=lambda row: (row["observed_at_seconds"], row["id"]))
         connection.execute(sql.insert(_TABLE), rows)
     return outcomes
 
@@ -406,7 +470,7 @@ def _between(query: sql.Select[Any], since_seconds: float | None, until_seconds:
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
-    columns = dict(zip(Observation.__slots__, zip(*rows, strict=True), strict=True)) if rows else {}
+    columns = dict(zip(Observation.__slots__, zip(*rows, strict=True), strict=False))  # a number may come last
 
     def numbers(name: str) -> NDArray[np.float64]:
         return np.array(columns.get(name, ()), dtype=np.float64)  # None becomes NaN

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from proto.observation import Joined, ObservationError
 from service.models import LoadedVersion, Models
@@ -24,21 +25,23 @@ LOOK_SECONDS: Final = 1.0
 """Between two looks at the store: others may write to it."""
 RENEW_SECONDS: Final = 30.0
 """After so long the figures are made anew, even where nothing seems to have changed."""
+TIME_SHARE: Final = 0.1
+"""The part of the time in which the store is looked at, at the most."""
+MOST_UNJOINED: Final = 4096
+"""Observations that one look tries to join; it goes on with the next."""
 
 Identity: TypeAlias = tuple[str, int, str]
 """Name, number and hash of a version."""
-
-_OVERLAP: Final = 1000
-"""Numbers that are looked at once more: of two transactions at once, the one with the lower numbers may end later."""
 
 
 class Follower:
     """Keeps live quality true to the store, on a thread of its own.
 
-    Guarantees: a quality is that of the latest observations, as many as the setting says, and there is one for every
-    converter that was loaded when it last looked; nothing here runs on a thread that answers calls, and nothing keeps a
-    retired version in memory. While the store is away the last figures stay. What a version answered, where that is
-    known, counts as its prediction; elsewhere it is run.
+    Guarantees: a quality is that of the latest observations, as many as the setting says, less those that the version
+    may have been fitted to, and there is one for every converter that was loaded when it last looked; nothing here runs
+    on a thread that answers calls, and nothing keeps a retired version in memory. Looks take no more than `TIME_SHARE`
+    of the time, however much is reported, and what one holds in memory is bounded. While the store is away the last
+    figures stay. What a version answered, where that is known, counts as its prediction; elsewhere it is run.
     """
 
     def __init__(self, link: Link, models: Models, answers: Answers, latest: int) -> None:
@@ -50,7 +53,7 @@ class Follower:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="live-quality", daemon=True)
         self._looked_up_to = 0
-        self._measured: tuple[int, list[Identity]] = (-1, [])
+        self._measured: tuple[int, int, list[Identity]] = (-1, 0, [])
         self._measured_seconds = 0.0
         self._away = False
         self._qualities: Mapping[Identity, LiveQuality] = {}
@@ -76,6 +79,8 @@ class Follower:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
+            self._wake.clear()
+            began = monotonic()
             try:
                 self.look()
                 if self._away:
@@ -87,9 +92,9 @@ class Follower:
                 self._away = True
             except Exception:
                 log.exception("live quality could not be measured")
-            if self._wake.wait(LOOK_SECONDS):
-                self._wake.clear()
-                self._stopping.wait(LOOK_SECONDS / 10)  # so that many reports make few looks
+            rest = rest_seconds(monotonic() - began)
+            if not self._stopping.wait(rest):
+                self._wake.wait(max(0.0, LOOK_SECONDS - rest))
 
     def look(self) -> None:
         """Look once.
@@ -100,25 +105,34 @@ class Follower:
         store = self._link.store()
         mark = store.mark()
         if mark != self._looked_up_to:
-            self._join(store)
-            self._looked_up_to = mark
+            self._looked_up_to = self._join(store, mark)
         versions = converters(self._models)
-        subject = mark, [identity(version) for version in versions]
+        subject = mark, self._looked_up_to, [identity(version) for version in versions]
         if subject != self._measured or monotonic() - self._measured_seconds > RENEW_SECONDS:
             self._qualities = measure_all(versions, store.read(latest=self._latest))
             self._measured, self._measured_seconds = subject, monotonic()
 
-    def _join(self, store: "ObservationStore") -> None:
-        """Note in the store what this process answered for new observations."""
+    def _join(self, store: "ObservationStore", mark: int) -> int:
+        """Note in the store what this process answered for new observations, and return how far they were looked at."""
         if not len(self._answers):
-            return
+            return mark
         joined = []
-        for observation in store.unjoined(self._looked_up_to - _OVERLAP):
+        waiting = store.unjoined(self._looked_up_to, mark, MOST_UNJOINED)
+        for observation in waiting.observations:
             assert observation.request_id is not None  # noqa: S101 - those alone are asked for
             given = self._answers.find(observation.request_id, observation.row or 0, observation.fahrenheit)
             if given is not None:
                 joined.append(Joined(observation.id, given.model, given.version, given.celsius))
         store.join(joined)
+        return waiting.looked_up_to
+
+
+def rest_seconds(spent_seconds: float) -> float:
+    """How long to rest after a look: in proportion to what it took, and long enough for reports to gather.
+
+    No longer than a renewal is away: a database that hung for a while is looked at again soon.
+    """
+    return min(RENEW_SECONDS, max(LOOK_SECONDS / 10, spent_seconds * (1 / TIME_SHARE - 1)))
 
 
 def identity(version: LoadedVersion) -> Identity:
@@ -135,26 +149,41 @@ def converters(models: Models) -> list[LoadedVersion]:
 def measure_all(versions: Sequence[LoadedVersion], columns: "Columns") -> dict[Identity, LiveQuality]:
     """Measure versions against observations; of none there is nothing to say."""
     qualities: dict[Identity, LiveQuality] = {}
-    for version in versions if len(columns) else ():
+    for version in versions:
         try:
-            qualities[identity(version)] = quality_of(version, columns)
+            quality = quality_of(version, columns)
+            if quality is not None:
+                qualities[identity(version)] = quality
         except Exception as fault:  # whatever ONNX Runtime raises, it concerns this version alone
             log.warning("no live quality of a version", model=version.name, version=version.version, exc_info=fault)
     return qualities
 
 
-def quality_of(version: LoadedVersion, columns: "Columns") -> LiveQuality:
-    """Measure a version against observations."""
-    rows = columns.fahrenheit.astype(np.float32)
+def quality_of(version: LoadedVersion, columns: "Columns") -> LiveQuality | None:
+    """Measure a version against the observations that are new to it; None where there are none."""
+    new = is_new(version, columns.observed_at_seconds)
+    if not new.any():
+        return None
+    rows = columns.fahrenheit[new].astype(np.float32)
     predicted = predict(version, rows)
     pairs = zip(columns.model, columns.version, strict=True)
-    answered = np.array([pair == (version.name, version.version) for pair in pairs])
-    predicted[answered] = columns.predicted_celsius[answered]
+    answered = np.array([pair == (version.name, version.version) for pair in pairs])[new]
+    predicted[answered] = columns.predicted_celsius[new][answered]
     outside = version.outside(rows.reshape(-1, 1))
     return measure(
-        predicted - columns.celsius,
-        columns.observed_at_seconds,
+        predicted - columns.celsius[new],
+        columns.observed_at_seconds[new],
         None if outside is None else ~outside,
         None if version.interval is None else version.interval.half_width_celsius,
         None if version.interval is None else version.interval.coverage,
     )
+
+
+def is_new(version: LoadedVersion, observed_at_seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which observations `[N]` a version cannot have been fitted to: those later than the time that its file states.
+
+    All of them, where it states none: then it was not fitted to observations.
+    """
+    until = None if version.artefact is None else version.artefact.observed_until_seconds
+    new: NDArray[np.bool_] = observed_at_seconds > (-np.inf if until is None else until)
+    return new

@@ -52,6 +52,8 @@ class Postgres:
                     [
                         self._programs / "postgres", "-D", self._data, "-k", self._root,
                         "-c", "listen_addresses=", "-c", "shared_buffers=16MB", "-c", "max_connections=50",
+                        # After a kill it syncs every file of every database, else one by one; the kernel has them all.
+                        "-c", "recovery_init_sync_method=syncfs",
                     ],
                     stdout=log, stderr=log, start_new_session=True, **self._as,
                 )  # fmt: skip

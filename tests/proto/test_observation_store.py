@@ -1,5 +1,6 @@
 """The store on both databases: whoever adds what, as often as they like, at once, and whatever is killed meanwhile."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -11,7 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.observations import Added, ConflictError, Observation, ObservationStore, StoreUnavailableError, StoreUrlError
+from proto.observations import (
+    Added,
+    ConflictError,
+    Joined,
+    Observation,
+    ObservationStore,
+    StoreUnavailableError,
+    StoreUrlError,
+    _add,
+)
 from tests.databases.postgres import Postgres
 from tests.e2e.processes import ENVIRONMENT
 
@@ -123,6 +133,81 @@ def test_many_who_add_the_same_at_once_add_it_once(new_url: Callable[[], str]) -
     with ObservationStore.open(url) as store:
         assert sum(one.accepted for one in added) == store.stats().observations
     assert sum(one.accepted + one.duplicates for one in added) == 6 * 150
+
+
+def test_batches_are_what_is_read_at_once(new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same observations in the same order, a few at a time."""
+    monkeypatch.setattr("proto.observations.BATCH_ROWS", 7)
+    with ObservationStore.open(new_url()) as store:
+        store.add([Observation(f"o{n}", 50.0, float(n), NOW + n * 7 % 20 // 2, "bench") for n in range(20)])
+        spans = [(None, None), (NOW + 2, None), (NOW + 2, NOW + 8), (NOW + 100, None)]
+        for (since, until), latest in itertools.product(spans, (None, 10, 30)):
+            at_once = store.read(since, until, latest=latest)
+            batches = list(store.batches(since, until, latest=latest))
+            assert all(len(batch) <= 7 for batch in batches)
+            assert [known for batch in batches for known in batch.id] == at_once.id
+            assert [each for batch in batches for each in batch.celsius] == at_once.celsius.tolist()
+
+
+@settings(max_examples=20)
+@given(commits=st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=6), since=st.integers(0, 9))
+def test_what_is_stored_later_comes_later_whatever_its_time(
+    shared: ObservationStore, commits: list[list[int]], since: int
+) -> None:
+    """What arrived is never put in another order: it grows at its end alone, and a commit is in the order of time."""
+    mine = uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proto.observations.BATCH_ROWS", 3)
+        expected: list[tuple[int, float]] = []
+        for number, times in enumerate(commits):
+            shared.add([Observation(uuid4().hex, 50.0, float(number), float(time), mine) for time in times])
+            expected += [(number, float(time)) for time in sorted(times) if time >= since]
+            assert _arrived(shared, since, mine) == expected
+
+
+def _arrived(store: ObservationStore, since: float, source: str) -> list[tuple[float, float]]:
+    return [
+        (celsius, seconds)
+        for columns in store.arrivals(since)
+        for celsius, seconds, named in zip(
+            columns.celsius.tolist(), columns.observed_at_seconds.tolist(), columns.source, strict=True
+        )
+        if named == source
+    ]
+
+
+def test_who_adds_waits_for_the_other(new_url: Callable[[], str]) -> None:
+    """What is added while another addition is under way is stored after it: nothing turns up before what was seen."""
+    first, second = (Observation(known, 50.0, 10.0, NOW, "bench") for known in ("z", "a"))
+    with ObservationStore.open(new_url()) as store:
+        adding = threading.Thread(target=store.add, args=([second],))
+        with store._engine.execution_options(writes=True).begin() as connection:  # noqa: SLF001 - to stop in the middle
+            _add(connection, [[first]])
+            adding.start()
+            adding.join(timeout=0.3)
+            assert adding.is_alive()
+            assert store.mark() == 0
+        adding.join()
+        assert [known for columns in store.arrivals() for known in columns.id] == ["z", "a"]
+
+
+def test_what_waits_for_an_answer_is_read_a_part_at_a_time(new_url: Callable[[], str]) -> None:
+    """In the order in which it was stored, so that nothing is passed over."""
+    with ObservationStore.open(new_url()) as store:
+        for number in range(10):
+            asked = ("r", number) if number % 5 != 4 else (None, None)
+            store.add([Observation(f"o{number}", 50.0, 10.0, NOW, "bench", *asked)])
+        store.join([Joined("o0", "linear", 1, 10.0)])
+        mark = store.mark()
+        found: list[str] = []
+        looked = [0]
+        while looked[-1] != mark:
+            waiting = store.unjoined(looked[-1], mark, 3)
+            looked.append(waiting.looked_up_to)
+            found += [one.id for one in waiting.observations]
+        assert found == ["o1", "o2", "o3", "o5", "o6", "o7", "o8"]
+        assert looked == [0, 4, 8, 10]
+        assert store.unjoined(mark, mark, 3) == ([], mark)
 
 
 def test_who_only_reads_makes_no_store(new_url: Callable[[], str]) -> None:
