@@ -2,6 +2,9 @@
 
 The scaling stands inside each module, so that the exported graph takes plain °F. A converter is called, never its
 `forward`.
+
+Constants have as many dimensions as the rows, [1, 1] or [1, N_in]: a number, or [1], ONNX Runtime applies to [B, 1] one
+element after the other, which takes longer than the rest of a graph; [1, 1] to all at once. The bits are the same.
 """
 
 import copy
@@ -41,7 +44,7 @@ class Scale(nn.Module):
 
     def __init__(self, factor: float) -> None:
         super().__init__()
-        self.register_buffer("factor", torch.tensor(factor, dtype=torch.float32))
+        self.register_buffer("factor", torch.tensor([[factor]], dtype=torch.float32))
 
     def forward(self, columns: Tensor) -> Tensor:
         """[B, N_in] to [B, N_in]."""
@@ -56,8 +59,8 @@ class Standardise(nn.Module):
 
     def __init__(self, mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32))
+        self.register_buffer("mean", torch.tensor(mean[None], dtype=torch.float32))
+        self.register_buffer("deviation", torch.tensor(deviation[None], dtype=torch.float32))
 
     def forward(self, columns: Tensor) -> Tensor:
         """[B, N_in] to [B, N_in]."""
@@ -72,8 +75,8 @@ class Restore(nn.Module):
 
     def __init__(self, mean: float, deviation: float) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("deviation", torch.tensor(deviation, dtype=torch.float32))
+        self.register_buffer("mean", torch.tensor([[mean]], dtype=torch.float32))
+        self.register_buffer("deviation", torch.tensor([[deviation]], dtype=torch.float32))
 
     def forward(self, standardised: Tensor) -> Tensor:
         """[B, 1] to [B, 1] in °C."""
@@ -111,7 +114,7 @@ class Converter(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.n_inputs = n_inputs
-        self.register_buffer("unit", torch.ones(()) if restore is None else restore.deviation.clone())
+        self.register_buffer("unit", torch.ones(()) if restore is None else restore.deviation.reshape(()).clone())
         self.scaling = scaling
         for name, layer in _layers(architecture, n_inputs).items():
             self.add_module(name, layer)

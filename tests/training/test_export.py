@@ -187,6 +187,21 @@ def test_several_columns_export(two_columns: Dataset, kind: str) -> None:
     assert all(len(row) == 2 for row in artefact.golden.inputs)
 
 
+def test_constants_beside_rows_have_as_many_dimensions(
+    linear: Fitted, make_readings: MakeReadings, two_columns: Dataset
+) -> None:
+    """No node takes rows by a number or a vector: ONNX Runtime would go through them one by one."""
+    standardised = train(make_readings(-40.0, 220.0), seeded_split(40, 0), Architecture("mlp"), QUICK)
+    columns = train(two_columns, seeded_split(30, 0), Architecture("quadratic"), QUICK)
+    for fitted, nodes in ((linear, 1), (standardised, 4), (columns, 4)):
+        graph = to_onnx(fitted.model).graph
+        shapes = {constant.name: tuple(constant.dims) for constant in graph.initializer}
+        elementwise = [node for node in graph.node if node.op_type in {"Mul", "Div", "Sub", "Add"}]
+        constants = [shapes[name] for node in elementwise for name in node.input if name in shapes]
+        assert len(constants) == nodes
+        assert all(len(shape) == 2 and shape[0] == 1 for shape in constants)
+
+
 def test_readings_over_thousands_of_degrees_export(make_readings: MakeReadings) -> None:
     """Where float32 itself is coarser than the stated tolerance the export still proves what can be proved."""
     readings = make_readings(-450.0, 3000.0)
