@@ -1,10 +1,11 @@
 """The fast front: gRPC over HTTP/2 on asyncio and libnghttp2, where each turn of the event loop is one batch.
 
-One stage a file, from the socket inwards: `front` listens and drains, `connection` is one peer and the only file that
-knows ngh2, `headers`, `messages` and `compression` are gRPC's wire format. `streams` is what all calls have in common;
-`whole` are those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening`
-tells which is which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace` and `deadlines` keep
-them.
+One stage a file, from the socket inwards: `front` listens and drains, `connection` is one peer. What it is made of:
+`line` is the socket with ngh2's side of it, `incoming` what its peer sent, `outgoing` what it is sent, `open_calls` the
+calls in between, `backlog` what waits until there is room, `hand` how much that is. No other file knows ngh2.
+`headers`, `messages` and `compression` are gRPC's wire format. `streams` is what all calls have in common; `whole` are
+those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening` tells which is
+which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace` and `deadlines` keep them.
 
 How often the bytes of a large message are copied in this process, beside what the codec and the model do:
 

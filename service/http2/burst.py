@@ -45,7 +45,7 @@ class FrontObserver(Protocol):
         """Learn that a connection is gone."""
 
 
-class Peer(Protocol):
+class Flushable(Protocol):
     """A connection, as far as a burst is concerned."""
 
     def flush(self) -> None:
@@ -101,9 +101,9 @@ class Burst:
         self._observer = observer
         self._small: list[Request] = []
         self._large: deque[tuple[Request, int]] = deque()
-        self._dirty: dict[Peer, None] = {}
+        self._dirty: dict[Flushable, None] = {}
         self._scheduled = False
-        self._flushed: list[Peer] = []
+        self._flushed: list[Flushable] = []
         self._ran: list[tuple[Run, float]] = []
         """Runs of this turn, with the seconds they took, of which nobody was told yet."""
         self._costs = Costs()
@@ -144,7 +144,7 @@ class Burst:
             self._small.append(request)
         self._schedule()
 
-    def touch(self, peer: Peer) -> None:
+    def touch(self, peer: Flushable) -> None:
         """Flush a connection when the turn is over."""
         self._dirty[peer] = None
         self._schedule()
@@ -210,7 +210,7 @@ class Burst:
             self._dataplane.record(run)
         self._report()
 
-    def _guarded(self, peer: Peer, action: Callable[[], None]) -> None:
+    def _guarded(self, peer: Flushable, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception:  # a fault on one connection must not keep the others from their answers

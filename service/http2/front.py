@@ -17,11 +17,12 @@ from service.closed import Closed
 from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
-from service.http2.burst import Burst, FrontObserver
-from service.http2.connection import Peer, Shared
+from service.http2.burst import Burst, Flushable, FrontObserver
+from service.http2.connection import Peer
 from service.http2.deadlines import Wheel
 from service.http2.heads import Heads
 from service.http2.limits import Http2Limits
+from service.http2.shared import Shared
 from service.http2.streams import CLOSED, Stream
 from service.http2.tls import Certificates
 from service.listen import Acceptor, name_of, open_socket
@@ -115,7 +116,7 @@ class Http2Front:
             opened.pop_all()
         self._burst = Burst(self._loop, self._dataplane, self._limits, self._budget, self._observer)
         self._wheel: Wheel[Stream] = Wheel(now)
-        self._waiters: set[Peer] = set()
+        self._waiters: set[Flushable] = set()
         self._shared = Shared(
             methods=self._methods,
             limits=self._limits,

@@ -1,4 +1,6 @@
-"""Which kind of call a request opens."""
+"""What a header block asks for, and which kind of call that opens."""
+
+from typing import NamedTuple
 
 from service.calls import (
     Method,
@@ -8,10 +10,22 @@ from service.calls import (
 from service.errors import (
     ExpiredError,
 )
-from service.http2.headers import RequestHead
+from service.http2.burst import Tally
+from service.http2.headers import Headers, RequestHead
 from service.http2.streaming import StreamCall
 from service.http2.streams import Link, Stream
 from service.http2.unary import Call
+
+
+class Known(NamedTuple):
+    """What a header block asks for."""
+
+    headers: Headers
+    head: RequestHead
+    method: Method
+    tally: Tally
+    may_be_whole: bool
+    """Whether a call that begins so may be a `WholeCall`."""
 
 
 def open_stream(  # noqa: PLR0917 - called for every call, where names cost

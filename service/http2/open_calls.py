@@ -1,0 +1,74 @@
+"""The calls that a connection has open: each takes a place in the budget, and may have to be looked at in time."""
+
+import math
+from typing import TYPE_CHECKING
+
+from service.http2.ages import Times
+from service.http2.budget import Budget
+from service.http2.deadlines import Wheel
+from service.http2.streams import Stream
+
+if TYPE_CHECKING:
+    from ngh2.events import RequestReceived
+
+    from service.http2.opening import Known
+
+
+class OpenCalls:
+    """The calls of one connection, by the stream's number.
+
+    Guarantees: each call is told once that its stream is gone; the budget then has back the place that was taken for
+    it; no timer is left that knows it.
+    """
+
+    def __init__(self, wheel: Wheel[Stream], budget: Budget, times: Times) -> None:
+        self.streams: dict[int, Stream] = {}
+        self.openings: dict[int, tuple[RequestReceived, Known]] = {}
+        """Calls that were admitted, and are opened once more of them was read, or nothing more is there to read."""
+        self._wheel = wheel
+        self._budget = budget
+        self._times = times
+        self._fresh: list[Stream] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.streams or self.openings)
+
+    def keep(self, stream: Stream) -> None:
+        """Add a call that was admitted."""
+        self.streams[stream.stream_id] = stream
+        self._times.idle_since = math.inf
+        if stream.due < math.inf:
+            self._fresh.append(stream)
+
+    def arm(self) -> None:
+        """Set the timers of calls that outlived their first turn."""
+        if self.streams:
+            for stream in self._fresh:
+                if stream.due < math.inf and stream.stream_id in self.streams:
+                    self._wheel.add(stream, stream.due)
+                    stream.armed = True
+        self._fresh.clear()
+
+    def end(self, stream_id: int) -> None:
+        """Learn that a stream is gone, whether or not a call was opened on it."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self._end(stream)
+        if not self.streams:
+            self._times.idle_since = self._times.heard
+
+    def end_all(self) -> None:
+        """Learn that the connection is gone."""
+        streams = list(self.streams.values())
+        self.streams.clear()
+        for stream in streams:
+            self._end(stream)
+        self._fresh.clear()
+        self._budget.calls -= len(self.openings)
+        self.openings.clear()
+
+    def _end(self, stream: Stream) -> None:
+        stream.closed()
+        self._budget.calls -= 1
+        if stream.armed:
+            self._wheel.discard(stream, stream.due)
