@@ -347,14 +347,18 @@ class Metrics(Collector):
 
 def live_numbers(quality: LiveQuality) -> dict[str, float]:
     """The gauges of one version's live quality; what is not known has none."""
-    mae, coverage = quality.mae_celsius, quality.coverage
+    mae, mse, coverage = quality.mae_celsius, quality.mse_celsius2, quality.coverage
     gauges = {
         "quicksilver_live_observations": quality.observations,
         "quicksilver_live_mae_celsius": mae.value,
         "quicksilver_live_mae_lower_celsius": mae.lower,
         "quicksilver_live_mae_upper_celsius": mae.upper,
-        "quicksilver_live_mse_celsius2": quality.mse_celsius2.value,
+        "quicksilver_live_mse_celsius2": mse.value,
+        "quicksilver_live_mse_lower_celsius2": mse.lower,
+        "quicksilver_live_mse_upper_celsius2": mse.upper,
         "quicksilver_live_coverage_ratio": None if coverage is None else coverage.value,
+        "quicksilver_live_coverage_lower_ratio": None if coverage is None else coverage.lower,
+        "quicksilver_live_coverage_upper_ratio": None if coverage is None else coverage.upper,
         "quicksilver_live_stated_coverage_ratio": quality.stated_coverage,
     }
     return {name: value for name, value in gauges.items() if value is not None}

@@ -187,9 +187,13 @@ FAMILIES: Final[Mapping[str, Counter | Histogram | Gauge]] = {
     "quicksilver_live_mae_lower_celsius": Gauge("Its lower 95 % bound.", VERSION_LABELS, "most"),
     "quicksilver_live_mae_upper_celsius": Gauge("Its upper 95 % bound.", VERSION_LABELS, "most"),
     "quicksilver_live_mse_celsius2": Gauge("Mean squared error against observations.", VERSION_LABELS, "most"),
+    "quicksilver_live_mse_lower_celsius2": Gauge("Its lower 95 % bound.", VERSION_LABELS, "most"),
+    "quicksilver_live_mse_upper_celsius2": Gauge("Its upper 95 % bound.", VERSION_LABELS, "most"),
     "quicksilver_live_coverage_ratio": Gauge(
         "Share of observations within the prediction interval.", VERSION_LABELS, "most"
     ),
+    "quicksilver_live_coverage_lower_ratio": Gauge("Its lower 95 % bound.", VERSION_LABELS, "most"),
+    "quicksilver_live_coverage_upper_ratio": Gauge("Its upper 95 % bound.", VERSION_LABELS, "most"),
     "quicksilver_live_stated_coverage_ratio": Gauge(
         "The share that the version states for its interval.", VERSION_LABELS, "most"
     ),

@@ -189,17 +189,22 @@ def _observed() -> list[Panel]:
         ),
         show_course(
             "Coverage",
-            "Share of observed temperatures inside the interval that came with the answer, and the share it states.",
+            "Share of observed temperatures inside the interval that came with the answer, with the bounds that "
+            "hold it with 95 %, and the share it states.",
             "percentunit",
             Query(gauge_of("quicksilver_live_coverage_ratio", VERSION), NAMED),
+            Query(gauge_of("quicksilver_live_coverage_lower_ratio", VERSION), f"{NAMED}, lower"),
+            Query(gauge_of("quicksilver_live_coverage_upper_ratio", VERSION), f"{NAMED}, upper"),
             Query(gauge_of("quicksilver_live_stated_coverage_ratio", VERSION), f"{NAMED}, stated"),
         ),
         show_course(
             "Squared live error",
-            "Mean squared error against observed temperatures: what training minimises. Few large errors show here "
-            "first.",
+            "Mean squared error against observed temperatures, with the bounds that hold it with 95 %: what training "
+            "minimises. Few large errors show here first.",
             "none",
             Query(gauge_of("quicksilver_live_mse_celsius2", VERSION), f"{NAMED}, °C²"),
+            Query(gauge_of("quicksilver_live_mse_lower_celsius2", VERSION), f"{NAMED}, lower"),
+            Query(gauge_of("quicksilver_live_mse_upper_celsius2", VERSION), f"{NAMED}, upper"),
         ),
         show_course(
             "Observations behind it",

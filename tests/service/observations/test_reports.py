@@ -290,9 +290,17 @@ def test_live_quality_is_measured_for_every_loaded_version(observing: Server, co
         labels = ("linear", str(version))
         assert numbers(observing, "quicksilver_live_mae_celsius")[labels] == quality.mae_celsius.value
         assert numbers(observing, "quicksilver_live_mae_upper_celsius")[labels] == quality.mae_celsius.upper
+        assert numbers(observing, "quicksilver_live_mse_celsius2")[labels] == quality.mse_celsius2.value
+        assert numbers(observing, "quicksilver_live_mse_lower_celsius2")[labels] == quality.mse_celsius2.lower
+        assert numbers(observing, "quicksilver_live_mse_upper_celsius2")[labels] == quality.mse_celsius2.upper
         assert numbers(observing, "quicksilver_live_coverage_ratio")[labels] == quality.coverage.value
+        assert numbers(observing, "quicksilver_live_coverage_lower_ratio")[labels] == quality.coverage.lower
+        assert numbers(observing, "quicksilver_live_coverage_upper_ratio")[labels] == quality.coverage.upper
+        assert quality.coverage.lower < quality.coverage.value < quality.coverage.upper
         assert numbers(observing, "quicksilver_live_observations")[labels] == 201
     assert not converter.model("plain").live_quality.HasField("coverage")
+    for name in ("coverage", "coverage_lower", "coverage_upper"):
+        assert ("plain", "1") not in numbers(observing, f"quicksilver_live_{name}_ratio")
 
 
 def test_live_quality_is_that_of_the_latest(start_server: StartServer, url: str) -> None:
