@@ -5,11 +5,12 @@ from typing import Final
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana.parts import (
+    MODEL,
     SERVER,
+    Annotation,
     Panel,
     Query,
     gauge_of,
-    make_dashboard,
     mean_of,
     quantile_of,
     quantiles,
@@ -18,28 +19,29 @@ from deploy.grafana.parts import (
     show_course,
     show_table,
 )
-from deploy.grafana.swaps import SWAPS
+from deploy.grafana.served import served_dashboard
 
 VERSION: Final = "model, version"
 NAMED: Final = "{{model}}/{{version}}"
 LAW: Final = "quicksilver_error_against_exact_law_celsius"
 SHADOW: Final = "quicksilver_shadow_difference_celsius"
+PROMOTIONS: Final = "quicksilver_promotions_total"
+ROLLBACKS: Final = "quicksilver_rollbacks_total"
 
 
 def dashboard() -> Dashboard:
     """Versions and swaps, true error, extrapolation, drift, golden checks, observations, challengers."""
-    return make_dashboard(
+    return served_dashboard(
         "Models",
         "Which version answers, how right it is, and whether it is asked for what it was trained on.",
-        labels_of="quicksilver_model_info",
-        annotations=SWAPS,
-        rows=[
+        [
             ("Which version answers", _versions()),
             ("Right, against the exact law", _right()),
             ("Asked for what it was trained on", _inputs()),
             ("Right, against what was observed", _observed()),
             ("Challengers", _challengers()),
         ],
+        marks=MOVES,
     )
 
 
@@ -61,14 +63,14 @@ def _versions() -> list[Panel]:
         ),
         show_course(
             "Share of rows by version",
-            "Of each model's rows, those that each version answered.",
+            "Of each model's rows, those that each version answered: the lines of one model add up to 100 %.",
             "percentunit",
             Query(
                 f"{rate_of('quicksilver_rows_total', VERSION)} / on (model) group_left "
                 f"{rate_of('quicksilver_rows_total', 'model')}",
                 NAMED,
             ),
-            stacked=True,
+            top=1,
         ),
         show_course(
             "Ready",
@@ -257,12 +259,19 @@ def _challengers() -> list[Panel]:
             "Promotions and roll-backs",
             "In the last hour, by rule or by hand.",
             "none",
-            Query(_in_an_hour("quicksilver_promotions_total"), "promoted: {{model}}"),
-            Query(_in_an_hour("quicksilver_rollbacks_total"), "taken back: {{model}}"),
+            Query(_moved(PROMOTIONS, "1h"), "promoted: {{model}}"),
+            Query(_moved(ROLLBACKS, "1h"), "taken back: {{model}}"),
         ),
     ]
 
 
-def _in_an_hour(counter: str) -> str:
+def _moved(counter: str, time: str) -> str:
     # every server that follows the repository counts the same move
-    return f'max by (model) (increase({counter}{{{SERVER}, model=~"$model"}}[1h]))'
+    return f"max by (model) (increase({counter}{{{MODEL}}}[{time}]))"
+
+
+MOVES: Final = (
+    Annotation("Promotion", f"{_moved(PROMOTIONS, '5m')} > 0", "stable of {{model}} moved to another version", "green"),
+    Annotation("Roll-back", f"{_moved(ROLLBACKS, '5m')} > 0", "stable of {{model}} was taken back", "red"),
+)
+"""A move as the five minutes that begin with it."""

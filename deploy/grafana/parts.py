@@ -66,9 +66,13 @@ def show_course(
     *queries: Query,
     stacked: bool = False,
     limit: float | None = None,
+    top: float | None = None,
     width: int = CHART_WIDTH,
 ) -> Panel:
-    """Lines over time; stacked where they are parts of a whole. A dashed red line stands at `limit`."""
+    """Lines over time; stacked where they are parts of one whole, which is shown from 0, up to `top` at least.
+
+    A dashed red line stands at `limit`.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -86,6 +90,8 @@ def show_course(
     )
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL)).axis_soft_min(0)
+    if top is not None:
+        panel = panel.axis_soft_min(0).axis_soft_max(top)
     if limit is not None:
         style = common.GraphThresholdsStyleConfig().mode(options.GraphThresholdsStyleMode.DASHED)
         panel = panel.thresholds(_thresholds([(limit, RED)])).thresholds_style(style)

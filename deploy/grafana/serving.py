@@ -11,7 +11,6 @@ from deploy.grafana.parts import (
     Panel,
     Query,
     gauge_of,
-    make_dashboard,
     mean_of,
     quantile_of,
     quantiles,
@@ -20,21 +19,19 @@ from deploy.grafana.parts import (
     show_heat,
     show_numbers,
 )
-from deploy.grafana.swaps import SWAPS
+from deploy.grafana.served import served_dashboard
 
 CONVERSIONS: Final = f'{SERVER}, grpc_method=~"Convert|ConvertStream|ModelInfer|ModelStreamInfer"'
 UNARY: Final = f'{SERVER}, grpc_method=~"Convert|ModelInfer"'
-OVERLOAD: Final = f'{SERVER}, reason=~"calls|bytes|streams|long_calls"'
+OVERLOAD: Final = f'{SERVER}, reason=~"calls|bytes|streams"'
 
 
 def dashboard() -> Dashboard:
     """Traffic, errors, latency, batches and load, by model version where that can be told."""
-    return make_dashboard(
+    return served_dashboard(
         "Serving",
         "Whether conversions are answered, how fast, and how close to its limits the server is.",
-        labels_of="quicksilver_model_info",
-        annotations=SWAPS,
-        rows=[
+        [
             ("At a glance", _glance()),
             ("Traffic and errors", _traffic()),
             ("Latency", _latency()),
@@ -186,15 +183,17 @@ def _load() -> list[Panel]:
     return [
         show_course(
             "Calls refused",
-            "Calls refused or given up a second, by reason: calls, bytes, streams and long_calls are limits that were "
-            "reached, observations is their rate; slow_reader and stalled are callers that take no answers; draining "
-            "is a server that stops.",
+            "Calls refused or given up a second, by reason: calls, bytes and streams are limits that conversions "
+            "reached, long_calls that of loads and moves of labels, observations that of reports; slow_reader and "
+            "stalled are callers that take no answers; connection_age is an old or idle connection that was cut off; "
+            "draining is a server that stops.",
             "reqps",
             Query(rate_of("quicksilver_shed_calls_total", "reason", matchers=SERVER), "{{reason}}"),
         ),
         show_course(
             "Share refused for load",
-            "Of all conversions, those refused because a limit was reached. Above 1 % for 5 minutes an alert fires.",
+            "Of all conversions, those refused because a limit of theirs was reached. Above 1 % for 5 minutes an alert "
+            "fires.",
             "percentunit",
             Query(
                 f"{rate_of('quicksilver_shed_calls_total', 'job', matchers=OVERLOAD)} / "

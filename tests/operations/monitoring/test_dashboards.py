@@ -116,11 +116,22 @@ def test_every_dashboard_has_the_variables(path: Path) -> None:
         assert metric in exposed()
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "training"], ids=lambda path: path.stem)
-def test_swaps_are_marked(path: Path) -> None:
-    """On the charts of served models."""
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_changed_is_marked(path: Path) -> None:
+    """Swaps and loads on the charts of served models; promotions and roll-backs where versions are compared."""
     annotations = json.loads(path.read_text("utf-8"))["annotations"]["list"]
-    assert [annotation["name"] for annotation in annotations] == ["Swap", "Load"]
+    marks = {"serving": ["Swap", "Load"], "models": ["Swap", "Load", "Promotion", "Roll-back"], "training": []}
+    assert [annotation["name"] for annotation in annotations] == marks[path.stem]
+    assert len({annotation["iconColor"] for annotation in annotations}) == len(annotations)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shares_are_not_piled_up(path: Path) -> None:
+    """Several models' shares, each 100 % together, would be several hundred."""
+    for panel in panels(path):
+        defaults = panel["fieldConfig"]["defaults"]
+        if defaults["unit"] == "percentunit":
+            assert defaults.get("custom", {}).get("stacking", {}).get("mode", "none") == "none", panel["title"]
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=ids)

@@ -24,7 +24,7 @@ ABSENT = {
 
 @pytest.fixture(scope="module")
 def stack(program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Two servers under load, watched; one of the models has a broken version, and another's label has moved."""
+    """Two servers under load, watched; one model has a broken version, another's label moved, and was taken back."""
     with running(program, tmp_path_factory.mktemp("watched")) as stack:
         # what a job pushes that the gate accepted; a real one takes longer than all the rest here
         job = JobMetrics("linear", 1.5, time.time(), "accepted", training_loss=2.9, validation_loss=3.9, epochs=3000)
@@ -36,7 +36,12 @@ def stack(program: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
         until(lambda: stack.series("quicksilver_label_info"), "the first scrape of labels")
         stack.repository.publish("shifted", _same_model(stack))
         stack.repository.set_label("shifted", "stable", 2)
+        until(lambda: stack.series(_PROMOTED, instant=True), "a scrape of the promotion")
+        stack.repository.roll_back("shifted", "stable")
         yield stack
+
+
+_PROMOTED = 'max by (model) (quicksilver_promotions_total{model="shifted"}) == 1'
 
 
 def _same_model(stack: Stack) -> bytes:

@@ -1,8 +1,24 @@
-"""Marks that every chart of a served model shows: what was loaded, and what began to answer."""
+"""What the dashboards of served models have in common: what may be chosen, and the marks on every chart."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from deploy.grafana.parts import MODEL, Annotation
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from deploy.grafana.parts import MODEL, Annotation, Panel, make_dashboard
+
+
+def served_dashboard(
+    title: str,
+    description: str,
+    rows: Sequence[tuple[str, Sequence[Panel]]],
+    *,
+    marks: Sequence[Annotation] = (),
+) -> Dashboard:
+    """A dashboard of what servers have loaded, with marks for swaps and loads, and with further ones."""
+    return make_dashboard(
+        title, description, labels_of="quicksilver_model_info", annotations=(*SWAPS, *marks), rows=rows
+    )
 
 
 def _stable(offset: str = "") -> str:
