@@ -22,6 +22,22 @@ def unpacked(package: str) -> Path:
     return there
 
 
+def beside_its_data(package: str) -> list[str]:
+    """The words before a command that lets it find the data of its package under /usr/share, where it looks.
+
+    It sees both the machine's and the package's there, read-only, in a mount namespace that goes with it. Skips by name
+    where there can be none.
+    """
+    rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    data = unpacked(package).resolve() / "usr" / "share"
+    inside = f'mount -t overlay overlay -o "lowerdir={data}:/usr/share" /usr/share && exec "$@"'
+    words = ["unshare", *rights, "--mount", "sh", "-euc", inside, "sh"]
+    tried = subprocess.run([*words, "true"], capture_output=True, text=True, check=False, timeout=60)
+    if tried.returncode != 0:
+        pytest.skip(f"{package}: no mount namespace can be had: {tried.stderr.strip()}")
+    return words
+
+
 def _fetch(package: str, there: Path) -> None:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.skip(f"{package}: this machine has no Debian packages")

@@ -24,6 +24,7 @@ from service.client import Converter
 from service.client_errors import InvalidRequestError
 from tests.e2e.processes import Serving, serving
 from tests.environments import free_port
+from tests.operations.debian import beside_its_data
 from tests.operations.monitoring.promql import ROOT, RULES
 from tests.operations.monitoring.shortened import call_webhook, point_prometheus, shorten_rules
 from tests.operations.waiting import LIMIT_SECONDS
@@ -238,6 +239,7 @@ def _watch(
         f"--storage.path={directory / 'alertmanager'}",
         f"--web.listen-address={addresses['alertmanager']}",
         "--cluster.listen-address=",
+        before=beside_its_data("prometheus-alertmanager"),  # its templates
     )
     start(program("prometheus-pushgateway"), f"--web.listen-address={addresses['pushgateway']}")
     start(
@@ -258,9 +260,9 @@ class _Starter:
         self._directory = directory
         self._ending = ending
 
-    def __call__(self, file: Path, *arguments: str) -> None:
+    def __call__(self, file: Path, *arguments: str, before: Sequence[str] = ()) -> None:
         log = self._ending.enter_context((self._directory / f"{file.name}.log").open("w"))
-        process = subprocess.Popen([file, *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen([*before, file, *arguments], stdout=log, stderr=log)
         self._ending.callback(process.wait)
         self._ending.callback(process.kill)
 
