@@ -4,13 +4,14 @@ Both are decided on observations of true temperatures, by `service.promotion`. O
 test may be looked at as often as one likes, by hand, from a schedule, or with `--watch`.
 
 Exit codes: 0 promoted; 1 it could not be done; 2 the command line makes no sense; 3 the canary was rejected; 4 nothing
-is decided yet; 5 stable was rolled back.
+is decided yet; 5 stable was rolled back. With `--watch` it goes on after each, and ends with 0 at SIGTERM or Ctrl-C.
 """
 
 import argparse
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
@@ -203,7 +205,8 @@ def parser() -> argparse.ArgumentParser:
         "the same rows, newer than both; take its label away once they prove that it is not; and roll stable back once "
         "they prove the version before better since the last move. May be asked as often as one likes.",
         epilog="Exit codes: 0 promoted; 1 it could not be done; 2 usage; 3 the canary was rejected; 4 nothing is "
-        "decided yet; 5 stable was rolled back. With --watch it goes on after each.",
+        "decided yet; 5 stable was rolled back. With --watch it goes on after each, and ends with 0 at SIGTERM or "
+        "Ctrl-C.",
     )
     made.add_argument("name", metavar="NAME", help="the model")
     repository = os.environ.get(variable("repository")) or str(Settings.model_fields["repository"].default)
@@ -276,12 +279,24 @@ def run(arguments: Sequence[str]) -> int:
     return _watch(judge, options) if options.watch else _look_once(judge, options)
 
 
+class _Ended(BaseException):
+    """SIGTERM or Ctrl-C came, wherever it found us."""
+
+
 def _watch(judge: Judge, options: argparse.Namespace) -> int:
-    while True:
-        code = _look_once(judge, options)
-        if code == _MISUSED:
-            return code
-        time.sleep(options.interval)
+    """Look again and again. A signal ends it where it stands, also as the first process of a container."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        while (code := _look_once(judge, options)) != _MISUSED:
+            time.sleep(options.interval)
+    except _Ended:
+        return 0
+    return code
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise _Ended
 
 
 def _look_once(judge: Judge, options: argparse.Namespace) -> int:

@@ -239,7 +239,7 @@ def test_what_cannot_be_judged_is_a_failure_in_one_line(
 def test_a_watch_waits_for_a_store_that_is_not_there_yet(
     repository: Repository, store: str, observe: Observe, tmp_path: Path
 ) -> None:
-    """Looks fail until somebody makes the store; then the canary is judged."""
+    """Looks fail until somebody makes the store; then the canary is judged. SIGTERM ends the watch, and no fault."""
     command = [sys.executable, "-m", "quicksilver", "promote", "linear", "--repository", str(repository.root)]
     command += ["--store", store, "--device", "cpu", "--watch", "--interval", "0.1"]
     with (tmp_path / "said").open("w") as out:
@@ -254,6 +254,8 @@ def test_a_watch_waits_for_a_store_that_is_not_there_yet(
                 assert watch.poll() is None, "the watch ended"
                 assert time.monotonic() < until, "the canary is not promoted"
                 time.sleep(0.05)
+            watch.terminate()
+            assert watch.wait(60) == 0
         finally:
             watch.kill()
             watch.wait()
