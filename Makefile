@@ -10,7 +10,7 @@ DEVICE_EXTRA := $(if $(shell command -v nvidia-smi >/dev/null && nvidia-smi -L 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-compose soak bench lint format proto dashboards install install-dev clean
+.PHONY: help run test test-compose soak bench lint format proto dashboards manifests install install-dev clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,7 @@ lint: $(VENV)/.installed-dev ## check style, types, layers, dependencies, contra
 	cd proto && ../$(BIN)/buf format --diff --exit-code
 	scripts/generate_stubs.sh --check
 	$(BIN)/python -m deploy.grafana --check
+	$(BIN)/python -m deploy.kubernetes --check
 	$(BIN)/codespell
 
 format: $(VENV)/.installed-dev ## format the code, and mend what can be mended by itself
@@ -54,6 +55,9 @@ proto: $(VENV)/.installed-dev ## generate the Python stubs from the .proto files
 
 dashboards: $(VENV)/.installed-dev ## write the dashboards' JSON from deploy/grafana
 	$(BIN)/python -m deploy.grafana
+
+manifests: $(VENV)/.installed-dev ## write Prometheus' rules for Kubernetes from deploy/prometheus
+	$(BIN)/python -m deploy.kubernetes
 
 install: $(VENV)/.installed ## install what running needs
 install-dev: $(VENV)/.installed-dev ## install what developing needs

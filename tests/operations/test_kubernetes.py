@@ -5,6 +5,7 @@ schemas, those of Prometheus' operator and those of KServe are held against them
 """
 
 import functools
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.kubernetes.__main__ import groups, main
 from service.config import Settings, variable
 from service.snapshot import FAMILIES, Gauge
 from tests.environments import ROOT, install
@@ -20,6 +22,7 @@ from tests.operations.test_deployment import parse
 
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 HERE = ROOT / "tests" / "operations"
+COMPONENT = MANIFESTS / "components" / "closed_loop"
 OVERLAYS = ("base", "overlays/production", "overlays/gpu", "overlays/kserve")
 MARGIN_SECONDS = 5
 
@@ -89,12 +92,14 @@ def test_the_schemas_would_find_a_mistake(tools: Path, rendered: Callable[[str],
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
 
 
-def test_the_service_monitor_is_what_the_operator_takes(tools: Path, rendered: Callable[[str], str]) -> None:
-    """It fits the models of Prometheus' operator; one with a misspelt field does not."""
+def test_monitors_and_rules_are_what_the_operator_takes(tools: Path, rendered: Callable[[str], str]) -> None:
+    """They fit the models of Prometheus' operator; ones with a misspelt field do not."""
     text = rendered("overlays/production")
-    assert _piped(text, tools / "python", HERE / "crd_operator.py") == "ServiceMonitor"
-    with pytest.raises(AssertionError, match="fields that ServiceMonitor has not"):
-        _piped(text.replace("jobLabel:", "jobLable:"), tools / "python", HERE / "crd_operator.py")
+    kinds = _piped(text, tools / "python", HERE / "crd_operator.py").split()
+    assert sorted(kinds) == ["PrometheusRule", "ServiceMonitor", "ServiceMonitor"]
+    for right, wrong, kind in (("jobLabel:", "jobLable:", "ServiceMonitor"), ("expr:", "exprr:", "PrometheusRule")):
+        with pytest.raises(AssertionError, match=kind):
+            _piped(text.replace(right, wrong), tools / "python", HERE / "crd_operator.py")
 
 
 def test_the_inference_service_is_what_kserve_takes(rendered: Callable[[str], str]) -> None:
@@ -135,9 +140,83 @@ def test_commands_are_those_that_there_are(objects: Callable[[str], Objects]) ->
     containers = [container for _kind, pod in _pods(found) for container in pod["containers"]]
     containers += found["ServingRuntime", "quicksilver"]["spec"]["containers"]
     lines = [one["args"] for one in containers if "args" in one and "command" not in one]
-    assert sorted(line[0] for line in lines) == ["retrain", "serve"]
+    assert sorted(line[0] for line in lines) == ["promote", "retrain", "serve"]
     for line in lines:
         parse(line)
+
+
+def test_the_first_training_passes_on_what_overlays_add(objects: Callable[[str], Objects], tmp_path: Path) -> None:
+    """Its shell trains both models, each with the overlay's words, as a stand-in for the command tells."""
+    told = tmp_path / "told"
+    stand_in = tmp_path / "quicksilver"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >>{told}\n')
+    stand_in.chmod(0o755)
+    pod = objects("overlays/production")["Job", "quicksilver-train"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run([*container["command"], *container["args"]], env={"PATH": path}, check=True)
+    lines = [line.split() for line in told.read_text().splitlines()]
+    assert [line[1] for line in lines] == ["linear", "mlp"]
+    for line in lines:
+        assert line[-1] == container["args"][0]
+        parse(line)
+
+
+def test_jobs_tell_the_pushgateway(objects: Callable[[str], Objects]) -> None:
+    """In production both jobs push to a Service that is there, and the policies at both ends let them."""
+    found = objects("overlays/production")
+    jobs = [found["Job", "quicksilver-train"], found["CronJob", "quicksilver-retrain"]["spec"]["jobTemplate"]]
+    gateway = found["Service", "quicksilver-pushgateway"]["spec"]
+    (port,) = gateway["ports"]
+    for job in jobs:
+        template = job["spec"]["template"]
+        assert f"--push-to=http://quicksilver-pushgateway:{port['port']}" in template["spec"]["containers"][0]["args"]
+        out = found["NetworkPolicy", "quicksilver-training"]["spec"]
+        assert out["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert port["port"] in {allowed["port"] for rule in out["egress"] for allowed in rule["ports"]}
+        (rule,) = found["NetworkPolicy", "quicksilver-pushgateway"]["spec"]["ingress"]
+        (callers,) = [peer["podSelector"]["matchLabels"] for peer in rule["from"] if "podSelector" in peer]
+        assert callers.items() <= template["metadata"]["labels"].items()
+    pod = found["Deployment", "quicksilver-pushgateway"]["spec"]["template"]
+    assert gateway["selector"].items() <= pod["metadata"]["labels"].items()
+    assert {one["name"]: one["containerPort"] for one in pod["spec"]["containers"][0]["ports"]} == {
+        port["targetPort"]: port["port"]
+    }
+
+
+def test_the_gateway_is_the_one_of_compose(objects: Callable[[str], Objects]) -> None:
+    """One version of it, wherever it runs, scraped under the name that the rules know, with what jobs pushed kept."""
+    found = objects("overlays/production")
+    (container,) = found["Deployment", "quicksilver-pushgateway"]["spec"]["template"]["spec"]["containers"]
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    assert container["image"] == compose["services"]["pushgateway"]["image"]
+    monitor = found["ServiceMonitor", "quicksilver-pushgateway"]["spec"]
+    service = found["Service", "quicksilver-pushgateway"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "pushgateway"
+    (endpoint,) = monitor["endpoints"]
+    assert (endpoint["port"], endpoint["honorLabels"]) == (service["spec"]["ports"][0]["name"], True)
+
+
+def test_rules_are_those_of_prometheus(objects: Callable[[str], Objects]) -> None:
+    """The operator gets each group as it stands in deploy/prometheus, and the committed file is what is written."""
+    assert main(["--check"]) == 0
+    assert objects("overlays/production")["PrometheusRule", "quicksilver"]["spec"]["groups"] == groups()
+
+
+def test_the_loop_begins_when_it_is_asked_for(tools: Path, objects: Callable[[str], Objects], tmp_path: Path) -> None:
+    """Retraining is suspended and nothing promotes; with the component, both do, and nothing else changes."""
+    before = objects("overlays/production")
+    overlay = tmp_path / "kustomization.yaml"
+    resources = [os.path.relpath(MANIFESTS / "overlays" / "production", tmp_path)]
+    overlay.write_text(yaml.safe_dump({"resources": resources, "components": [os.path.relpath(COMPONENT, tmp_path)]}))
+    found = list(yaml.safe_load_all(_piped("", tools / "kubectl", "kustomize", tmp_path)))
+    after = {(one["kind"], one["metadata"]["name"]): one for one in found}
+    begun = {key for key in after if after[key] != before[key]}
+    assert begun == {("CronJob", "quicksilver-retrain"), ("Deployment", "quicksilver-promote")}
+    assert after.keys() == before.keys()
+    assert [one["CronJob", "quicksilver-retrain"]["spec"]["suspend"] for one in (before, after)] == [True, False]
+    assert [one["Deployment", "quicksilver-promote"]["spec"]["replicas"] for one in (before, after)] == [0, 1]
 
 
 def _server(found: Objects) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -221,7 +300,9 @@ def test_the_autoscaler_knows_our_metric(objects: Callable[[str], Objects]) -> N
 
 
 def test_under_kserve_only_kserve_serves(objects: Callable[[str], Objects]) -> None:
-    """The overlay keeps the claim and the jobs, and leaves Deployment and Services to KServe."""
-    kinds = {kind for kind, _name in objects("overlays/kserve")}
+    """The overlay keeps the claim and the jobs, and leaves the server's Deployment and Services to KServe."""
+    found = objects("overlays/kserve")
+    kinds = {kind for kind, _name in found}
     assert kinds >= {"PersistentVolumeClaim", "Job", "CronJob", "ServingRuntime", "InferenceService"}
-    assert not {"Deployment", "Service", "PodDisruptionBudget"} & kinds
+    assert not {"Service", "PodDisruptionBudget"} & kinds
+    assert [name for kind, name in found if kind == "Deployment"] == ["quicksilver-promote"]
