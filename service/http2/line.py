@@ -157,10 +157,14 @@ class Line:
         self.times.closing = monotonic()
         if self._paused:
             self._transport.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()
+            return
+        try:
+            self._transport.write_eof()
+        except OSError as error:  # asyncio's own loop says at once that the peer is gone
+            log.debug("connection was gone before it was closed", reason=str(error))
+            self._transport.abort()
 
     def abort(self) -> None:
         """Drop the connection."""

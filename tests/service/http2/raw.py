@@ -83,6 +83,8 @@ class RawClient:
         self.goaway: GoAwayFrame | None = None
         self.goaways: list[GoAwayFrame] = []
         self.pings: list[bytes] = []
+        self.asked = 0
+        """Pings of the server's."""
         self.settings: dict[int, int] = {}
         self.closed = False
         self.acknowledge_pings = True
@@ -111,12 +113,11 @@ class RawClient:
         self.socket.sendall(data)
 
     def try_send(self, data: bytes) -> bool:
-        """Send bytes, and tell whether the connection took them."""
+        """Send bytes, and tell whether the connection took them; what it gave before can be read in either case."""
         try:
-            self.socket.settimeout(5)
+            self.socket.settimeout(20)
             self.socket.sendall(data)
         except OSError:
-            self.closed = True
             return False
         return True
 
@@ -252,7 +253,9 @@ class RawClient:
     def _take_ping(self, frame: PingFrame) -> None:
         if "ACK" in frame.flags:
             self.pings.append(frame.opaque_data)
-        elif self.acknowledge_pings:
+            return
+        self.asked += 1
+        if self.acknowledge_pings:
             answer = PingFrame(0, frame.opaque_data)
             answer.flags.add("ACK")
             self.try_send(answer.serialize())

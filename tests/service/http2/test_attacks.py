@@ -5,6 +5,7 @@ After each, somebody else is answered right on another connection. What the atta
 """
 
 import contextlib
+import errno
 import random
 import struct
 from collections.abc import Callable
@@ -354,8 +355,9 @@ def test_bytes_in_hand(models: Models) -> None:
         calls: list[tuple[RawClient, int]] = []
         for client in clients:
             calls += [(client, client.call(body)) for _ in range(14)]  # 840 kB: what the windows let in at first
-        for client in clients:
-            client.drain(0.05)
+        while not serving.ask(lambda: serving.tally.sheds[Shed.BYTES]):
+            for client in clients:
+                client.drain(0.005)
         assert serving.ask(lambda: serving.front.bytes_in_hand) <= (4 << 20) + (1 << 16)
         assert not any(client.windows.get(0, 0) > 4 << 20 for client in clients)
         for client in clients:
@@ -378,9 +380,10 @@ def test_stalled_hoarder_is_cut(models: Models) -> None:
     )
     with Serving(models, limits) as serving, RawClient(serving.address) as client:
         prefix = struct.pack(">BI", 0, 1_000_000)
-        streams = [client.call(prefix + b"x" * 200_000, end=False) for _ in range(4)]
         with RawClient(serving.address) as patient:
             small = patient.call(prefix + b"x" * 1_000, end=False)
+            streams = [client.call(prefix + b"x" * 150_000, end=False) for _ in range(3)]
+            client.call(prefix + b"x" * 200_000, end=False)  # the one by which they press
             assert client.finish(streams[0]).status == Code.RESOURCE_EXHAUSTED
             client.wait_closed()
             assert patient.answers.get(small) is None
@@ -435,6 +438,29 @@ def test_attacks_do_not_fill_the_log(serving: Serving) -> None:
             client.wait_closed()
     assert len(logged) >= 20
     assert {entry["log_level"] for entry in logged} == {"debug"}
+
+
+def test_peer_that_is_gone_as_its_connection_is_closed(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system says so, as it does now and then to asyncio's own loop, nothing of the peer's is left."""
+
+    def gone(_transport: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    with structlog.testing.capture_logs() as logged, Serving(models, loop="asyncio") as serving:
+        with RawClient(serving.address) as client:
+            kind = serving.ask(lambda: type(next(iter(serving.front._peers))._line._transport))  # noqa: SLF001 - nobody else knows it
+        monkeypatch.setattr(kind, "write_eof", gone)
+        for broken in (raw_frame(0, 0, 0, b"data of no stream"), PingFrame(0, b"flooding").serialize() * FLOOD):
+            with RawClient(serving.address) as client:
+                calls = [client.call_bytes(request(), BODY, end=index % 2 == 0)[1] for index in range(6)]
+                client.try_send(b"".join(calls) + broken)
+                client.wait_closed()
+        while serving.ask(lambda: serving.front.connections):
+            pass
+        assert serving.ask(lambda: (serving.front.calls, serving.front.bytes_in_hand)) == (0, 0)
+        assert_honest(serving.address)
+        monkeypatch.undo()
+    assert {entry["log_level"] for entry in logged} <= {"debug"}
 
 
 def test_mutated_conversations(serving: Serving) -> None:

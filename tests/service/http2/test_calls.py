@@ -215,6 +215,8 @@ def test_deadline_while_it_waits(models: Models, deadline: str) -> None:
     with Serving(models, Http2Limits(inline_bytes=1)) as serving, RawClient(serving.address) as client:
         serving.dataplane.go.clear()
         first = client.call(BODY)
+        while serving.ask(lambda: serving.front.calls) != 1:  # or both might share a run
+            pass
         answer = client.unary(BODY, request(CONVERT, ("grpc-timeout", deadline)))
         assert answer.status == Code.DEADLINE_EXCEEDED
         serving.dataplane.go.set()
@@ -242,13 +244,13 @@ def test_cancelled_call_is_not_run(models: Models) -> None:
     with Serving(models, Http2Limits(inline_bytes=1)) as serving, RawClient(serving.address) as client:
         serving.dataplane.go.clear()
         first = client.call(BODY)
+        while serving.ask(lambda: serving.front.calls) != 1:  # or the next one might share its run
+            pass
         cancelled = client.call(BODY)
         client.reset(cancelled)
         last = client.call(BODY)
-        client.send(b"")
-        client.wait(lambda: True)
-        while serving.ask(lambda: serving.front.calls) != 2:
-            client.drain(0.01)
+        while serving.ask(lambda: (serving.tally.begun, serving.front.calls)) != ({CONVERT: 3}, 2):
+            pass
         serving.dataplane.go.set()
         assert client.finish(first).status == Code.OK
         assert client.finish(last).status == Code.OK

@@ -87,7 +87,8 @@ def test_every_call_on_the_wire_is_answered_over_many_drains(models: Models) -> 
 
 def test_drain_meets_a_greeting(models: Models) -> None:
     """A client whose greeting was under way when the drain began has the calls answered that it sent with it."""
-    with Serving(models) as serving, RawClient(serving.address, greet=False) as client:
+    limits = Http2Limits(linger_seconds=20)  # as long as this client takes to find its words
+    with Serving(models, limits) as serving, RawClient(serving.address, greet=False) as client:
         client.acknowledge_pings = client.acknowledge_settings = False
         while serving.ask(lambda: serving.front.connections) != 1:
             pass

@@ -4,11 +4,13 @@ import contextlib
 import socket
 import subprocess
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
 import grpc
 import pytest
+from hyperframe.frame import SettingsFrame
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.address import AddressError
@@ -18,7 +20,7 @@ from service.http2 import Certificates, Http2Limits
 from service.http2.tls import CertificatesError
 from service.models import Models
 from service.status import Code
-from tests.service.http2.raw import CONVERT, RawClient, request
+from tests.service.http2.raw import CONVERT, PREFACE, RawClient, request
 from tests.service.http2.serving import Serving, celsius, convert_body, server_process
 from tests.service.http2.test_calls import BODY, assert_honest
 from tests.service.http2.test_interop import STREAM, Converting, streaming
@@ -210,7 +212,7 @@ def test_rolling_restarts(models: Models, tmp_path: Path) -> None:
         for turn in range(4):
             before = answered[turn % 2]
             while answered[turn % 2] < before + 100:
-                pass
+                time.sleep(0.001)
             servers[turn % 2].close()
             servers[turn % 2].enter_context(Serving(models, address=addresses[turn % 2]))
         stop.set()
@@ -230,10 +232,23 @@ def ended(serving: Serving) -> Counter[Closed]:
 # As time passes -------------------------------------------------------------------------------------------------------
 
 
+def connected_with_a_call(serving: Serving, body: bytes, path: str, *, end: bool) -> tuple[RawClient, int]:
+    """A client whose greeting and call lie there before its connection is accepted, however slow the machine is."""
+
+    def connect() -> tuple[RawClient, int]:  # on the front's loop, which accepts nothing meanwhile
+        client = RawClient(serving.address, greet=False)
+        stream, call = client.call_bytes(request(path), body, end=end)
+        client.send(PREFACE + SettingsFrame(0).serialize() + call)
+        return client, stream
+
+    return serving.ask(connect)
+
+
 def test_old_connection_is_drained(models: Models) -> None:
     """A connection past its age is drained: what is open is finished, and then it closes."""
-    with Serving(models, Http2Limits(max_age_seconds=0.2)) as serving, RawClient(serving.address) as client:
-        assert client.unary(BODY).status == Code.OK
+    with Serving(models, Http2Limits(max_age_seconds=0.2)) as serving:
+        client, stream = connected_with_a_call(serving, BODY, CONVERT, end=True)
+        assert client.finish(stream).status == Code.OK
         client.wait_closed()
         assert [goaway.error_code for goaway in client.goaways] == [0, 0]
         client.socket.close()
@@ -243,8 +258,9 @@ def test_old_connection_is_drained(models: Models) -> None:
 def test_calls_outlive_their_connections_age_by_a_grace(models: Models) -> None:
     """Calls that do not end within the grace of an old connection are told UNAVAILABLE."""
     limits = Http2Limits(max_age_seconds=0.1, age_grace_seconds=0.2)
-    with Serving(models, limits, [streaming()]) as serving, RawClient(serving.address) as client:
-        assert client.unary(b"", request(STREAM), end=False).status == Code.UNAVAILABLE
+    with Serving(models, limits, [streaming()]) as serving:
+        client, stream = connected_with_a_call(serving, b"", STREAM, end=False)
+        assert client.finish(stream).status == Code.UNAVAILABLE
         client.wait_closed()
         client.socket.close()
         assert ended(serving) == {Closed.AGE: 1}
@@ -256,9 +272,8 @@ def test_idle_connection_is_drained(models: Models) -> None:
     with (
         Serving(models, Http2Limits(max_idle_seconds=0.2), [streaming()]) as serving,
         RawClient(serving.address) as idle,
-        RawClient(serving.address) as busy,
     ):
-        stream = busy.call(b"", request(STREAM), end=False)
+        busy, stream = connected_with_a_call(serving, b"", STREAM, end=False)
         idle.wait_closed()
         busy.drain(0.6)
         assert not busy.goaways
@@ -270,18 +285,22 @@ def test_idle_connection_is_drained(models: Models) -> None:
 
 
 def test_keepalive(models: Models) -> None:
-    """A silent peer is pinged; one that answers stays, one that does not is dropped."""
-    limits = Http2Limits(keepalive_seconds=0.2, keepalive_timeout_seconds=0.4)
-    with (
-        Serving(models, limits) as serving,
-        RawClient(serving.address) as there,
-        RawClient(serving.address) as gone,
-    ):
-        gone.acknowledge_pings = False
-        there.drain(1.5)
+    """A silent peer is pinged; one that answers is pinged again and stays, one that does not is dropped."""
+    patient, strict = (
+        Http2Limits(keepalive_seconds=0.1),
+        Http2Limits(keepalive_seconds=0.1, keepalive_timeout_seconds=0.1),
+    )
+    with Serving(models, patient) as serving, RawClient(serving.address) as there:
+        there.wait(lambda: there.asked == 3)  # the second comes once the first was answered
         assert there.unary(BODY).status == Code.OK
         assert serving.ask(lambda: serving.front.connections) == 1
-        assert serving.tally.closed == {Closed.KEEPALIVE: 1}
+    with Serving(models, strict) as serving, RawClient(serving.address, greet=False) as gone:
+        gone.acknowledge_pings = gone.acknowledge_settings = False
+        gone.send(PREFACE + SettingsFrame(0).serialize())
+        gone.wait_closed()
+        gone.socket.close()
+        assert gone.asked == 1
+        assert ended(serving) == {Closed.KEEPALIVE: 1}
 
 
 # TLS ------------------------------------------------------------------------------------------------------------------
@@ -336,7 +355,7 @@ def converts(channel: grpc.Channel) -> bool:
     """Whether a call over a channel is answered."""
     with channel:
         try:
-            convert(channel)(REQUEST, timeout=3)
+            convert(channel)(REQUEST, timeout=60)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNAVAILABLE:
                 return False

@@ -19,9 +19,27 @@ MANY = 600
 """More connections than fit into a socketpair before the other end takes them."""
 
 
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+class Accepted:
+    """Connections as they are accepted, by which their descriptors are known, whatever else the process opens."""
+
+    def __init__(self) -> None:
+        self._sockets: set[str] = set()
+
+    def note(self, connection: socket.socket) -> None:
+        """Know one by the name that the system has for it."""
+        self._sockets.add(_name(Path(f"/proc/self/fd/{connection.fileno()}")))
+
+    def descriptors(self) -> int:
+        """How many descriptors of theirs this process has open."""
+        return sum(_name(file) in self._sockets for file in Path("/proc/self/fd").iterdir())
+
+
+def _name(file: Path) -> str:
+    """What a descriptor is of; nothing where it was closed meanwhile."""
+    try:
+        return str(file.readlink())
+    except FileNotFoundError:
+        return ""
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -78,7 +96,9 @@ async def dispatcher(ends: list[End]) -> AsyncIterator[Dispatcher[int]]:
 
 
 @contextlib.contextmanager
-def clients(dispatcher: Dispatcher[int], count: int):  # type: ignore[no-untyped-def] # noqa: ANN201 - an iterator of sockets
+def clients(  # type: ignore[no-untyped-def] # noqa: ANN201 - an iterator of sockets
+    dispatcher: Dispatcher[int], count: int, known: Accepted | None = None
+):
     """Connections that were accepted, from their clients' side."""
     with contextlib.ExitStack() as opened:
         made = []
@@ -86,6 +106,8 @@ def clients(dispatcher: Dispatcher[int], count: int):  # type: ignore[no-untyped
             client, accepted = socket.socketpair()
             made.append(opened.enter_context(client))
             client.settimeout(20)
+            if known is not None:
+                known.note(accepted)
             dispatcher.accept(accepted)
         yield made
 
@@ -114,15 +136,15 @@ async def test_connections_spread_evenly(dispatcher: Dispatcher[int], ends: list
 async def test_what_a_worker_does_not_take_up_waits(dispatcher: Dispatcher[int], ends: list[End]) -> None:
     """Many at once, to a worker that is slow: each is served, and none of their descriptors stays here."""
     dispatcher.add(0, ends[0].ours)
-    before = descriptors()
-    with clients(dispatcher, MANY) as connected:
+    accepted = Accepted()
+    with clients(dispatcher, MANY, accepted) as connected:
         ends[0].begin()
         await until(lambda: len(ends[0].taken) == MANY)
         assert {client.recv(1) for client in connected} == {b"!"}
-        assert descriptors() == before + 2 * MANY
+        await until(lambda: accepted.descriptors() == MANY)  # the other end's; ours is closed once it is passed
     for connection in ends[0].taken:
         connection.close()
-    assert descriptors() == before
+    assert accepted.descriptors() == 0
 
 
 async def test_what_was_not_passed_goes_to_another(dispatcher: Dispatcher[int], ends: list[End]) -> None:
@@ -185,13 +207,13 @@ async def test_a_worker_that_leaves_is_passed_nothing_more(dispatcher: Dispatche
 
 async def test_closing_leaves_nothing(ends: list[End]) -> None:
     """What found no worker is closed, and so is what comes afterwards."""
-    before = descriptors()
+    accepted = Accepted()
     dispatcher: Dispatcher[int] = Dispatcher(asyncio.get_running_loop(), 10)
-    with clients(dispatcher, 2) as connected:
+    with clients(dispatcher, 2, accepted) as connected:
         dispatcher.close()
-        with clients(dispatcher, 1) as late:
+        with clients(dispatcher, 1, accepted) as late:
             assert [client.recv(1) for client in (*connected, *late)] == [b""] * 3
-    assert descriptors() == before
+    assert accepted.descriptors() == 0
     assert ends[0].taken == []
 
 
