@@ -108,6 +108,7 @@ def _import(options: argparse.Namespace) -> str:
     from service.observation_files import read_observations  # noqa: PLC0415 - --help needs none of it
 
     lines = read_observations(options.file, options.source)
+    lines.sort(key=lambda line: line[1].observed_at_seconds)  # stored in this order, and promotions go by it
     url = options.store or (None if options.server else os.environ.get(STORE_VARIABLE))
     server = options.server or os.environ.get(SERVER_VARIABLE)
     if url:

@@ -30,7 +30,7 @@ from service.arguments import Parser
 from service.config import Settings, variable
 from service.device import Device
 from service.prediction import predict
-from service.promotion import Evidence, Rule, Verdict, compare, exceeds, wanted
+from service.promotion import Blocks, Dealer, Evidence, Rule, Verdict, compare, exceeds, wanted
 
 if TYPE_CHECKING:
     from proto.observations import Columns, ObservationStore
@@ -125,13 +125,13 @@ class Judge:
 
     def _judge_stable(self, seen: Look, store: "ObservationStore", stable: int, before: int, moved: float) -> None:
         """Roll back where the version before is better on what was observed since, or the error is above its bound."""
-        rows = self._rows(store, stable, before, since=moved)
-        present, former = self._errors(stable, rows), self._errors(before, rows)
-        evidence = compare(present, former, rows.source, self._rule)
-        seen.comparisons.append(Comparison(before, stable, "before", self._since(stable, before, moved), evidence))
+        since = self._since(stable, before, moved)
+        blocks = self._blocks(store, stable, before, since)
+        evidence = compare(blocks, self._rule)
+        seen.comparisons.append(Comparison(before, stable, "before", since, evidence))
         why = "it is better" if evidence.verdict is Verdict.BETTER else ""
         bound = self._bound_celsius
-        if not why and bound is not None and exceeds(present, rows.source, bound, self._rule):
+        if not why and bound is not None and exceeds(blocks, bound, self._rule):
             if evidence.candidate_mean_celsius < evidence.mean_celsius:
                 why = f"the mean error is above {bound:g} °C"
             else:
@@ -145,9 +145,9 @@ class Judge:
             seen.notes.append(f"{self._name}: stable is version {before} again, since {why}")
 
     def _judge_canary(self, seen: Look, store: "ObservationStore", stable: int, canary: int) -> None:
-        rows = self._rows(store, stable, canary, since=0)
-        evidence = compare(self._errors(stable, rows), self._errors(canary, rows), rows.source, self._rule)
-        seen.comparisons.append(Comparison(canary, stable, CANARY, self._since(stable, canary, 0), evidence))
+        since = self._since(stable, canary, 0)
+        evidence = compare(self._blocks(store, stable, canary, since), self._rule)
+        seen.comparisons.append(Comparison(canary, stable, CANARY, since, evidence))
         if evidence.verdict is Verdict.BETTER:
             self._repository.promote_canary(self._name, canary, stable)
             seen.outcome = Outcome.PROMOTED
@@ -169,8 +169,12 @@ class Judge:
             return published
         return max(published, math.nextafter(artefact.observed_until_seconds, math.inf))
 
-    def _rows(self, store: "ObservationStore", one: int, other: int, *, since: float) -> "Columns":
-        return store.read(self._since(one, other, since))
+    def _blocks(self, store: "ObservationStore", present: int, candidate: int, since: float) -> Blocks:
+        """What two versions lose on the observations from a time on, however many there are."""
+        dealer = Dealer(self._rule)
+        for rows in store.arrivals(since):
+            dealer.deal(self._errors(present, rows), self._errors(candidate, rows), rows.source)
+        return dealer.blocks
 
     def _errors(self, version: int, rows: "Columns") -> "Errors":
         errors: Errors = predict(self._load(version), rows.fahrenheit.astype(np.float32)) - rows.celsius

@@ -9,7 +9,8 @@ The bets are fixed fractions of the wealth, several of them side by side, among 
 evenly: "grid Kelly" in Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", Journal of
 the Royal Statistical Society B 86 (2024). Nothing is tuned to the rows, so the wealth does not depend on their order.
 What is asked of the rows: they lie in a known range, and under the hypothesis no row's mean, given those that came
-before it, is greater than it says. They need be neither alike nor independent.
+before it, is greater than it says. They need be neither alike nor independent. And what was there at one look is there
+at the next, unchanged: evidence over rows that are exchanged meanwhile for others is another gambler's.
 """
 
 import math

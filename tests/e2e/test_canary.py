@@ -186,7 +186,7 @@ class Story:
                         observed_at_seconds=now,
                         source=f"thermometer {row % 2}",
                     )
-                    for row in range(100)
+                    for row in range(200)
                 ]
             )
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from proto.observations import ObservationStore
 from service.observation_commands import run
 
 
@@ -39,6 +40,24 @@ def test_what_is_exported_is_imported_again(url: str, tmp_path: Path, capsys: py
     assert again[1] == "2 observations: 0 are new, 2 were there already\n"
     late = _say(capsys, "export", "--store", url, "--until", "2026-03-01T12:00:00.1", "--since", "1772366400")
     assert [line.split(",")[1] for line in late[1].splitlines()] == ["fahrenheit", "35.7"]
+
+
+def test_a_file_is_stored_in_the_order_of_its_time(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the order of its lines, and over more than one transaction; a line that conflicts is still named."""
+    file = tmp_path / "reversed.csv"
+    lines = [f"o{number},50,10,{number}.5,s" for number in reversed(range(2500))]
+    file.write_text("\n".join(["id,fahrenheit,celsius,observed_at_seconds,source", *lines]))
+    assert _say(capsys, "import", str(file), "--store", url)[0] == 0
+    with ObservationStore.open(url) as store:
+        stored = [known for columns in store.arrivals() for known in columns.id]
+    assert stored == [f"o{number}" for number in range(2500)]
+    file.write_text("\n".join(["id,fahrenheit,celsius,observed_at_seconds,source", *lines[:-1], "o0,51,10,0.5,s"]))
+    assert (
+        f"{file}, line 2501: another observation has the id 'o0'"
+        in _say(capsys, "import", str(file), "--store", url)[2]
+    )
 
 
 @pytest.mark.parametrize(

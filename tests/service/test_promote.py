@@ -85,10 +85,10 @@ def observe(store: str) -> Observe:
 
 def test_a_canary_that_is_better_becomes_stable(tried: Repository, run: Run, observe: Observe) -> None:
     """The thermometer has drifted by five degrees, which the canary learned: it is promoted, and its traffic ends."""
-    observe(100, 5.0)
+    observe(200, 5.0)
     code, said, _ = run()
     assert code == 0
-    assert "linear: canary 2 against stable 1: 100 observations since" in said
+    assert "linear: canary 2 against stable 1: 200 observations since" in said
     assert "smaller by" in said
     assert said.endswith("better\nlinear: stable is version 2, promoted\n")
     labels = tried.label_history("linear")
@@ -99,7 +99,7 @@ def test_a_canary_that_is_better_becomes_stable(tried: Repository, run: Run, obs
 
 def test_a_canary_that_is_worse_is_no_canary_any_more(tried: Repository, run: Run, observe: Observe) -> None:
     """Nothing but its label and its traffic goes: the version stays."""
-    observe(100, 0.0)
+    observe(200, 0.0)
     code, said, _ = run()
     assert code == 3
     assert said.endswith("not better\nlinear: version 2 is no canary any more, since it is not better\n")
@@ -132,6 +132,31 @@ def test_observations_count_that_are_newer_than_both_versions(run: Run, observe:
     assert json.loads(said)["comparisons"][0]["evidence"]["rows"] == 40
 
 
+@pytest.mark.usefixtures("tried")
+def test_what_comes_late_changes_no_block_that_was_full(run: Run, observe: Observe) -> None:
+    """Observed before all others and stored after them: late ones fill the block that was open, and begin new ones."""
+    now = time.time()
+    observe(150, 5.0, at_seconds=now + 100, noise_celsius=0.0)  # seven blocks, and half of one
+    before = json.loads(run("--json", "--rate", "1e-9")[1])["comparisons"][0]["evidence"]
+    assert (before["rows"], before["candidate_mean_celsius"]) == (140, pytest.approx(0.0, abs=1e-4))
+    observe(25, 2.0, at_seconds=now + 50, noise_celsius=0.0)  # three degrees off for the canary
+    after = json.loads(run("--json", "--rate", "1e-9")[1])["comparisons"][0]["evidence"]
+    assert (after["rows"], after["candidate_mean_celsius"]) == (160, pytest.approx(10 * 3 / 160, abs=1e-4))
+
+
+@pytest.mark.usefixtures("tried")
+def test_more_observations_than_are_read_at_a_time_are_one_test(
+    run: Run, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read in parts that are no multiple of a block, they come to the same."""
+    observe(333, 5.0)
+    whole = json.loads(run("--json", "--rate", "1e-12")[1])["comparisons"]
+    monkeypatch.setattr("proto.observations.BATCH_ROWS", 7)
+    in_parts = json.loads(run("--json", "--rate", "1e-12")[1])["comparisons"]
+    assert whole[0]["evidence"]["rows"] == 320
+    assert in_parts == [{**whole[0], "evidence": pytest.approx(whole[0]["evidence"])}]
+
+
 def test_observations_that_a_version_was_fitted_to_do_not_judge_it(
     repository: Repository, run: Run, observe: Observe
 ) -> None:
@@ -153,7 +178,7 @@ def test_a_stable_version_that_turned_worse_goes_back(tried: Repository, run: Ru
     observe(400, 5.0)
     assert run()[0] == 0
     assert run()[0] == 4, "nothing speaks against it yet, and what speaks for it is no longer asked"
-    observe(100, 0.0)
+    observe(200, 0.0)
     code, said, _ = run()
     assert code == 5
     assert said.endswith("linear: stable is version 1 again, since it is better\n")
@@ -166,11 +191,11 @@ def test_a_stable_version_that_turned_worse_goes_back(tried: Repository, run: Ru
 def test_an_error_above_its_bound_goes_back_where_that_is_less(tried: Repository, run: Run, observe: Observe) -> None:
     """A bound is an alarm of its own; but nobody is helped by a version whose error is as great."""
     tried.promote_canary("linear", 2, 1)
-    observe(120, 12.0)  # both are off by more than the cap counts: neither is better
+    observe(240, 12.0)  # both are off by more than the cap counts: neither is better
     code, said, _ = run("--error-bound", "3")
     assert code == 4
     assert "the mean error of stable is above 3 °C, and that of version 1 is no smaller" in said
-    observe(10, 2.0, noise_celsius=0.0)  # between both, a little nearer to the one before
+    observe(20, 2.0, noise_celsius=0.0)  # between both, a little nearer to the one before
     code, said, _ = run("--error-bound", "3")
     assert code == 5
     assert "stable is version 1 again, since the mean error is above 3 °C" in said
@@ -183,7 +208,7 @@ def test_what_was_seen_is_told_in_json(tried: Repository, run: Run, observe: Obs
     nothing = json.loads(said)
     assert nothing["outcome"] == "not decided"
     assert nothing["comparisons"][0]["evidence"]["mean_celsius"] is None
-    observe(100, 5.0)
+    observe(200, 5.0)
     _, said, _ = run("--json")
     told = json.loads(said)
     assert said.count("\n") == 1
@@ -191,7 +216,7 @@ def test_what_was_seen_is_told_in_json(tried: Repository, run: Run, observe: Obs
     (comparison,) = told["comparisons"]
     assert (comparison["candidate"], comparison["present"], comparison["role"]) == (2, 1, "canary")
     evidence = comparison["evidence"]
-    assert (evidence["rows"], evidence["sources"], evidence["verdict"]) == (100, 2, "better")
+    assert (evidence["rows"], evidence["sources"], evidence["verdict"]) == (200, 2, "better")
     assert 0 < evidence["gain_lower_celsius"] < evidence["gain_celsius"] < evidence["gain_upper_celsius"]
     assert tried.labels("linear") == {"stable": 2}
 
