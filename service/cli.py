@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MessageT = TypeVar("MessageT", bound=Message)
 
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""What asks a server to end."""
 _UNITS: Final = {
     "bytes", "calls", "connections", "observations", "ratio", "rows", "seconds", "share", "threads", "versions",
     "workers",
@@ -95,9 +97,13 @@ def _metavar(name: str, annotation: Any) -> str:  # noqa: ANN401 - a type of any
 def _serve(arguments: Sequence[str]) -> int:
     given = vars(serve_parser().parse_args(arguments))
     file = given.pop("settings", None) or settings_file(os.environ)
+    # To check a store of observations imports NumPy, which starts threads: a signal that one of them does not block is
+    # its own, and ends the process at once, or is lost on the first process of a container.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         settings = load_settings(given, file, os.environ)
     except SettingsError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return _fail("serve", str(error), 2)
     return _run_server(settings)
 
@@ -126,9 +132,8 @@ class _Signals:
     """
 
     def __init__(self) -> None:
-        self._signals = {signal.SIGTERM, signal.SIGINT}
-        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        for number in self._signals:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        for number in _ENDING:
             # Python's own handler waits for the main thread, and what a shell started in the background ignores SIGINT.
             if signal.getsignal(number) in {signal.default_int_handler, signal.SIG_IGN}:
                 signal.signal(number, signal.SIG_DFL)
@@ -147,7 +152,7 @@ class _Signals:
         return self._asked.get()
 
     def _work(self) -> None:
-        asked = signal.Signals(signal.sigwait(self._signals))
+        asked = signal.Signals(signal.sigwait(_ENDING))
         with self._turn:
             if not self._is_loaded:
                 _end_by(asked)
