@@ -2,15 +2,19 @@
 
 import contextlib
 import fcntl
+import random
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+_CHANCE: Final = random.SystemRandom()  # `random` itself is seeded alike in every process of a run
 
 IMPOSSIBLE = 3
 """The exit code by which an install.sh says that this machine cannot have something; its last line says why."""
@@ -34,7 +38,13 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on, for programs that cannot tell which one they took."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody listens on, for programs that cannot tell which one they took.
+
+    It lies below those that the system gives by itself, so that nobody is given it until the program listens.
+    """
+    lowest_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()[0])
+    while True:
+        port = _CHANCE.randrange(lowest_given // 2, lowest_given)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

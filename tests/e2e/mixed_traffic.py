@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -39,6 +39,11 @@ class Tally:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
+
+    @property
+    def tried(self) -> set[str]:
+        """The kinds of calls that something came of."""
+        return {outcome.partition(":")[0] for outcome in self.outcomes}
 
     def note(self, tried: str, outcome: str, *, allowed: Sequence[str]) -> None:
         """Count an outcome, and remember one that is not allowed."""
@@ -199,14 +204,16 @@ class Client:
         ]
 
 
-async def traffic(address: str, clients: int, seconds: float, seed: int) -> Tally:
-    """Let so many clients call for so long."""
+async def traffic(address: str, clients: int, seconds: float, seed: int, least: Collection[str] = frozenset()) -> Tally:
+    """Let so many clients call for so long, and on until at least these kinds of calls were tried."""
     tally = Tally()
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds
-    await asyncio.gather(
-        *(Client(address, seed + number, tally).run(lambda: loop.time() >= end) for number in range(clients))
-    )
+
+    def is_over() -> bool:
+        return loop.time() >= end and tally.tried.issuperset(least)
+
+    await asyncio.gather(*(Client(address, seed + number, tally).run(is_over) for number in range(clients)))
     return tally
 
 

@@ -70,6 +70,7 @@ def _report_until_killed(server: Serving, numbers: Iterator[int], after: int) ->
             except ConverterError:
                 break
             answered.append(number)
+    server.signal(signal.SIGKILL)  # also where a report failed before
     return answered
 
 

@@ -27,6 +27,8 @@ NOT_COPIED = shutil.ignore_patterns(
 )
 TIMEOUT_SECONDS = 300
 
+pytestmark = pytest.mark.timeout(TIMEOUT_SECONDS)  # whichever test comes first waits until two models are trained
+
 
 def blocks(language: str) -> list[str]:
     """The README's fenced blocks of a language, in order."""
@@ -123,7 +125,6 @@ def _alike(shown: str, printed: str) -> bool:
     return all(abs(float(one) - float(other)) <= 0.05 for one, other in pairs)
 
 
-@pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_make_run_shows_what_the_readme_shows(copy: Copy) -> None:
     """Both models convert, with their versions; the answers are those on the README's first screen."""
     (shown,) = blocks("text")
@@ -183,7 +184,6 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.timeout(TIMEOUT_SECONDS)
 def test_a_second_run_publishes_nothing(copy: Copy) -> None:
     """The models that are there are served; one more `make run` changes nothing on disk."""
     before = sorted(path.relative_to(copy.root) for path in (copy.root / "models").rglob("*.onnx"))

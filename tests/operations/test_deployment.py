@@ -26,8 +26,6 @@ DOCKER = ROOT / "deploy" / "docker"
 PROFILES = ("gpu", "job", "retrain")
 ENDS_BY_ITSELF = {"trainer", "example", "job"}
 
-pytestmark = pytest.mark.timeout(300)  # the first run installs the tools
-
 
 def _module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)

@@ -42,8 +42,6 @@ REPEATABLE = {
 }
 """Methods that change nothing."""
 
-pytestmark = pytest.mark.timeout(300)  # the first run installs Envoy
-
 
 class Proxy:
     """A running Envoy, and the two servers behind it."""

@@ -27,7 +27,7 @@ from tests.e2e.processes import ENVIRONMENT
 
 NOW = 1_700_000_000.0
 
-pytestmark = pytest.mark.timeout(600)  # the first run may install PostgreSQL
+pytestmark = pytest.mark.timeout(900)  # the first run may install PostgreSQL, and wait for others that install
 
 WRITER = """
 import sys

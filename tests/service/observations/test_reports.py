@@ -40,7 +40,7 @@ from tests.service.conftest import StartServer
 if TYPE_CHECKING:
     from service.observations.recorder import Report
 
-pytestmark = pytest.mark.timeout(600)  # the first run may install PostgreSQL
+pytestmark = pytest.mark.timeout(900)  # the first run may install PostgreSQL, and wait for others that install
 
 TIMEOUT_SECONDS = 30.0
 BEGAN_SECONDS = time.time() - 3600
