@@ -170,15 +170,18 @@ def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | N
     from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
     from service.admin import TokenFileError  # noqa: PLC0415 - as above
     from service.engine import DeviceError  # noqa: PLC0415 - as above
+    from service.memory import keep_freed_pages, settle_memory  # noqa: PLC0415 - as above
     from service.observations import StoreSettingError  # noqa: PLC0415 - as above
     from service.server import Server  # noqa: PLC0415 - as above
 
+    keep_freed_pages()
     try:
         server = Server(settings)
         server.start(loaded)
     except (DeviceError, AddressError, TokenFileError, StoreSettingError, SettingsError) as error:
         _fail("serve", str(error), 1)
         return None
+    settle_memory()
     return server
 
 

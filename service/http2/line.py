@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _GOAWAY: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # on stream 0, eight bytes follow
 _WRITE_BUFFER_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 1 << 18
+"""Taken from ngh2 at once: what it grows to hold more, it copies as it grows, in pages that are new each time."""
 
 
 class Line:
@@ -96,11 +98,12 @@ class Line:
         Raises:
             NGH2Error: the peer broke the rules.
         """
-        out = self.http2.data_to_send()
-        if out and self._transport is not None:
+        while self._transport is not None and (out := self.http2.data_to_send(_WRITE_BYTES)):
             self._transport.write(out)
             self._pace.sent(self.answers, len(out))
             self.answers = 0
+            if len(out) < _WRITE_BYTES:
+                break
 
     def push(self) -> bool:
         """Write within a turn, so that one call's many answers do not lie here, and tell whether that could be done.

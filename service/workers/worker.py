@@ -16,7 +16,7 @@ import structlog
 
 from service.config import Settings
 from service.logs import configure_logs
-from service.memory import settle_memory
+from service.memory import keep_freed_pages, settle_memory
 from service.snapshot import to_plain
 from service.workers.control import (
     Ask,
@@ -80,6 +80,7 @@ class Worker:
     def _make(self) -> "Server":
         from service.server import Server  # noqa: PLC0415 - seconds, during which the parent is already listened to
 
+        keep_freed_pages()
         server = Server(self.settings, arrivals=self._arrivals, siblings=self.siblings)
         server.models.subscribe(self._tell_state)
         server.start()

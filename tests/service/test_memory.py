@@ -1,7 +1,11 @@
 """What a server does about its memory."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SETTLED = """
 import gc
@@ -20,3 +24,41 @@ assert gc.collect() >= 1
 def test_what_is_there_is_left_alone_and_garbage_is_still_found() -> None:
     """What was there when memory was settled is collected no more; what comes later is."""
     subprocess.run([sys.executable, "-c", SETTLED], check=True)
+
+
+FREED = """
+import resource
+from service.memory import keep_freed_pages
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    crowd = [bytes([1]) * (1 << 18) for _ in range(100)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+assert keep_freed_pages()
+assert faults() > 6000
+assert faults() < 600
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have settings of their own")
+def test_what_was_freed_is_used_again_without_faults() -> None:
+    """A second crowd of buffers of 256 KiB lives in the pages of the first."""
+    subprocess.run([sys.executable, "-c", FREED], check=True)
+
+
+STARTED = """
+import gc, sys
+from pathlib import Path
+from service.cli import _start_server
+from service.config import load_settings
+given = {"repository": Path(sys.argv[1]), "listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+server = _start_server(load_settings(given, None, {}), lambda: None)
+assert gc.get_freeze_count() > 10_000
+assert server.stop()
+"""
+
+
+def test_server_settles_its_memory_once_it_is_up(tmp_path: Path) -> None:
+    """The one process of `quicksilver serve` does so; workers have their own start."""
+    subprocess.run([sys.executable, "-c", STARTED, str(tmp_path)], check=True)
