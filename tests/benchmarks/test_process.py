@@ -36,11 +36,11 @@ def test_a_server_ends_with_everything_it_started(tmp_path: Path) -> None:
     """A child's time and memory count for the server, and stopping it leaves no process behind."""
     log = tmp_path / "log"
     with process.ServerProcess([sys.executable, "-c", CHILD], cores="0", log=log, environment={}) as server:
-        end = time.monotonic() + 30
-        while server.cpu_seconds() < 0.1 and time.monotonic() < end:
+        end = time.monotonic() + 60
+        while server.cpu_seconds() < 0.1 or len(server._tree()) < 2:  # noqa: SLF001 - to see that they end
+            assert time.monotonic() < end, "the child did not count"
             time.sleep(0.05)
-        assert server.cpu_seconds() >= 0.1
-        tree = server._tree()  # noqa: SLF001 - to see that they end
+        tree = server._tree()  # noqa: SLF001 - as above
         assert len(tree) == 2
         assert server.peak_bytes() > 1 << 20
     assert not [pid for pid in tree if process.is_running(pid)]

@@ -64,7 +64,7 @@ class Serving:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the HTTP port: the status and the body."""
         try:
-            with urlopen(f"http://{self.http_address}{path}", timeout=10) as response:
+            with urlopen(f"http://{self.http_address}{path}", timeout=60) as response:
                 return response.status, response.read().decode()
         except HTTPError as error:
             with error:

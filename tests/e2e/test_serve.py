@@ -65,7 +65,7 @@ def _wait_for_readyz(server: Serving, status: int) -> None:
 def _code_of_a_new_call(address: str) -> grpc.StatusCode:
     with grpc.insecure_channel(address) as channel:
         try:
-            ConverterServiceStub(channel).Convert(api.ConvertRequest(fahrenheit=[1]), timeout=10)
+            ConverterServiceStub(channel).Convert(api.ConvertRequest(fahrenheit=[1]), timeout=60)
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK

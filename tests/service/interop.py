@@ -224,12 +224,12 @@ class InteropSuite:
 
     def test_empty_unary(self, channel: grpc.Channel) -> None:
         """A call with an empty message and an empty answer."""
-        assert unary(channel, "EmptyCall")(b"", timeout=10) == b""
+        assert unary(channel, "EmptyCall")(b"", timeout=60) == b""
 
     def test_large_unary(self, channel: grpc.Channel) -> None:
         """A large message both ways."""
         request = write(size=LARGE_RESPONSE, payload=payload(LARGE_REQUEST))
-        assert len(read(unary(channel, "UnaryCall")(request, timeout=10))["payload"]) == LARGE_RESPONSE
+        assert len(read(unary(channel, "UnaryCall")(request, timeout=60))["payload"]) == LARGE_RESPONSE
 
     def test_client_compressed_unary(self, gzip_channel: grpc.Channel) -> None:
         """A compressed message is read, and the answer that comes back compressed is understood."""
@@ -249,7 +249,7 @@ class InteropSuite:
     def test_client_streaming(self, channel: grpc.Channel) -> None:
         """Many messages, one answer."""
         requests = [write(payload=payload(size)) for size in (27_182, 8, 1_828, 45_904)]
-        assert read(inward(channel)(iter(requests), timeout=10))["size"] == 74_922
+        assert read(inward(channel)(iter(requests), timeout=60))["size"] == 74_922
 
     def test_client_compressed_streaming(self, gzip_channel: grpc.Channel) -> None:
         """The same, compressed."""
@@ -258,7 +258,7 @@ class InteropSuite:
     def test_server_streaming(self, channel: grpc.Channel) -> None:
         """One message, many answers."""
         sizes = [31_415, 9, 2_653, 58_979]
-        answers = outward(channel)(write(sizes=sizes), timeout=10)
+        answers = outward(channel)(write(sizes=sizes), timeout=60)
         assert [len(read(answer)["payload"]) for answer in answers] == sizes
 
     def test_server_compressed_streaming(self, gzip_channel: grpc.Channel) -> None:
@@ -272,18 +272,18 @@ class InteropSuite:
 
         def requests() -> Iterator[bytes]:
             for sent, wanted in sizes:
-                assert answered.acquire(timeout=10)
+                assert answered.acquire(timeout=60)
                 yield write(payload=payload(sent), sizes=[wanted])
 
         received = []
-        for answer in duplex(channel)(requests(), timeout=20):
+        for answer in duplex(channel)(requests(), timeout=60):
             received.append(len(read(answer)["payload"]))
             answered.release()
         assert received == [wanted for _, wanted in sizes]
 
     def test_empty_stream(self, channel: grpc.Channel) -> None:
         """A stream without a message either way."""
-        assert list(duplex(channel)(iter(()), timeout=10)) == []
+        assert list(duplex(channel)(iter(()), timeout=60)) == []
 
     @pytest.mark.parametrize("streams", [False, True], ids=["unary", "stream"])
     def test_custom_metadata(self, channel: grpc.Channel, streams: bool) -> None:  # noqa: FBT001 - a parameter
@@ -293,10 +293,10 @@ class InteropSuite:
             (ECHO_TRAILING, b"\xab\xab\xab"),
         )
         if streams:
-            call: Any = duplex(channel)(iter([write(sizes=[5])]), timeout=10, metadata=metadata)
+            call: Any = duplex(channel)(iter([write(sizes=[5])]), timeout=60, metadata=metadata)
             assert len(list(call)) == 1
         else:
-            _, call = unary(channel, "UnaryCall").with_call(write(size=5), timeout=10, metadata=metadata)
+            _, call = unary(channel, "UnaryCall").with_call(write(size=5), timeout=60, metadata=metadata)
         assert (ECHO_INITIAL, "test_initial_metadata_value") in list(call.initial_metadata())
         assert (ECHO_TRAILING, b"\xab\xab\xab") in list(call.trailing_metadata())
 
@@ -304,7 +304,7 @@ class InteropSuite:
     @pytest.mark.parametrize("streams", [False, True], ids=["unary", "stream"])
     def test_status_code_and_message(self, channel: grpc.Channel, streams: bool, message: str) -> None:  # noqa: FBT001 - a parameter
         """A status and its message arrive as they were sent, also with letters of every kind."""
-        call: Callable[[], object] = partial(unary(channel, "UnaryCall"), write(status=message), timeout=10)
+        call: Callable[[], object] = partial(unary(channel, "UnaryCall"), write(status=message), timeout=60)
         if streams:
             call = partial(exhaust, duplex(channel), [write(status=message)])
         with pytest.raises(grpc.RpcError) as raised:
@@ -317,7 +317,7 @@ class InteropSuite:
         """A method or a service that is not there is UNIMPLEMENTED."""
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
         with pytest.raises(grpc.RpcError) as raised:
-            call(b"", timeout=10)
+            call(b"", timeout=60)
         assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     def test_cancel_after_begin(self, channel: grpc.Channel) -> None:
@@ -325,10 +325,10 @@ class InteropSuite:
         hold = threading.Event()
 
         def requests() -> Iterator[bytes]:
-            hold.wait(10)
+            hold.wait(60)
             yield from ()
 
-        call = inward(channel).future(requests(), timeout=10)
+        call = inward(channel).future(requests(), timeout=60)
         call.cancel()
         hold.set()
         assert call.code() is grpc.StatusCode.CANCELLED
@@ -339,9 +339,9 @@ class InteropSuite:
 
         def requests() -> Iterator[bytes]:
             yield write(payload=payload(27_182), sizes=[31_415])
-            hold.wait(10)
+            hold.wait(60)
 
-        call = duplex(channel)(requests(), timeout=20)
+        call = duplex(channel)(requests(), timeout=60)
         assert len(read(next(call))["payload"]) == 31_415
         call.cancel()
         hold.set()
@@ -355,7 +355,7 @@ class InteropSuite:
 
         def requests() -> Iterator[bytes]:
             yield write(payload=payload(27_182))
-            hold.wait(10)
+            hold.wait(60)
 
         with pytest.raises(grpc.RpcError) as raised:
             list(duplex(channel)(requests(), timeout=0.1))
@@ -371,7 +371,7 @@ class InteropSuite:
         assert 1 <= Pouring.last.sent < 300  # 30 MB: what lies in sockets, in grpcio's client, and with us
         assert [len(read(answer)["payload"]) for answer in answers] == [100_000] * 399
         assert Pouring.last.pauses > 0
-        assert Pouring.last.over.wait(10)
+        assert Pouring.last.over.wait(60)
 
     def test_handler_that_paused_learns_that_its_caller_left(self, channel: grpc.Channel) -> None:
         """A handler that waits for room is told when nobody will take anything any more."""
@@ -379,7 +379,7 @@ class InteropSuite:
         next(answers)
         settled(lambda: Pouring.last.sent)
         answers.cancel()
-        assert Pouring.last.over.wait(10)
+        assert Pouring.last.over.wait(60)
 
     def test_handler_that_pours_over_loses_its_call(self, channel: grpc.Channel) -> None:
         """One that does not pause where it should is refused, before it fills the memory."""
@@ -393,12 +393,12 @@ class InteropSuite:
         for _ in range(3):
             with grpc.insecure_channel(address) as channel:
                 call = unary(channel, "UnaryCall")
-                assert {len(call(write(size=3), timeout=10)) for _ in range(100)} == {len(write(payload="000"))}
+                assert {len(call(write(size=3), timeout=60)) for _ in range(100)} == {len(write(payload="000"))}
 
 
 def exhaust(call: "grpc.StreamStreamMultiCallable[bytes, bytes]", requests: list[bytes]) -> list[bytes]:
     """Send messages, and take what comes."""
-    return list(call(iter(requests), timeout=10))
+    return list(call(iter(requests), timeout=60))
 
 
 def exhausted(answers: Iterator[bytes]) -> int:

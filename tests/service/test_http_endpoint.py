@@ -43,7 +43,7 @@ def ask(readiness: _Readiness) -> Iterator[Ask]:
 
 
 def _ask(address: str, path: str, method: str = "GET") -> tuple[int, str]:
-    connection = HTTPConnection(*split_host_port(address), timeout=10)
+    connection = HTTPConnection(*split_host_port(address), timeout=60)
     try:
         connection.request(method, path)
         response: HTTPResponse = connection.getresponse()

@@ -104,7 +104,7 @@ def test_messages_of_streams_share_runs(models: Models) -> None:
             assert len(answer.data) == 10 * (5 + len(answer.message))
         assert max(serving.ask(lambda: serving.tally.batches)) == 20
         assert Converting.last.most == Converting.room
-        assert Converting.last.over.wait(5)
+        assert Converting.last.over.wait(60)
         assert Converting.last.told == ["receive"] * 10 + ["half_close", "cancel"]
 
 
@@ -117,7 +117,7 @@ def test_handler_that_raises(models: Models, body: bytes, code: Code) -> None:
     """What a handler raises ends its call with the right status, and the handler learns that it is over."""
     with Serving(models, methods=[streaming()]) as serving, RawClient(serving.address) as client:
         assert client.unary(body, request(STREAM), end=False).status == code
-        assert Converting.last.over.wait(5)
+        assert Converting.last.over.wait(60)
 
 
 @pytest.mark.parametrize("body", [b"", convert_body(1.0) * 2, convert_body(1.0)[:-1]], ids=["none", "two", "part"])
@@ -133,7 +133,7 @@ def test_reset_reaches_the_handler(models: Models) -> None:
         stream = client.call(convert_body(50.0), request(STREAM), end=False)
         client.wait(lambda: bool(client.answers.get(stream) and client.answers[stream].data))
         client.reset(stream)
-        assert Converting.last.over.wait(5)
+        assert Converting.last.over.wait(60)
         assert serving.ask(lambda: (serving.front.calls, serving.front.bytes_in_hand)) == (0, 0)
 
 
@@ -171,7 +171,7 @@ def test_deadline_of_a_stream(models: Models) -> None:
     with Serving(models, methods=[streaming()]) as serving, RawClient(serving.address) as client:
         answer = client.unary(b"", request(STREAM, ("grpc-timeout", "100m")), end=False)
         assert answer.status == Code.DEADLINE_EXCEEDED
-        assert Converting.last.over.wait(5)
+        assert Converting.last.over.wait(60)
 
 
 class Pouring(Inlet):
@@ -219,10 +219,10 @@ def test_half_close_without_answer_stays_open(models: Models) -> None:
 
         def messages() -> Iterator[bytes]:
             yield b""
-            hold.wait(5)
+            hold.wait(60)
 
         call: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(STREAM)
         with pytest.raises(grpc.RpcError) as raised:
-            list(call(messages(), timeout=10))
+            list(call(messages(), timeout=60))
         hold.set()
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
