@@ -88,17 +88,26 @@ class Shadow:
     def offer(self, copy: Copy) -> None:
         """Let a copy wait for its run, or drop it where as much waits as may."""
         with self._changed:
-            if self._stopped or self.waiting_bytes + copy.size_bytes > self._limits.queue_bytes:
+            is_full = self._stopped or self.waiting_bytes + copy.size_bytes > self._limits.queue_bytes
+            if is_full or not self._is_working():
                 with self._lock:
                     self._dropped[copy.trial.canary.name,] += copy.rows
                 return
             self._waiting.append(copy)
             self.waiting_bytes += copy.size_bytes
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
-                self._thread.start()
-            elif len(self._waiting) == 1:
+            if len(self._waiting) == 1:
                 self._changed.notify_all()
+
+    def _is_working(self) -> bool:
+        """Start the thread with the first copy; False where the process can have no further thread now."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return False
+            self._thread = thread
+        return True
 
     def stop(self) -> None:
         """Run nothing more."""

@@ -179,15 +179,23 @@ def _arrived(store: ObservationStore, since: float, source: str) -> list[tuple[f
 def test_who_adds_waits_for_the_other(new_url: Callable[[], str]) -> None:
     """What is added while another addition is under way is stored after it: nothing turns up before what was seen."""
     first, second = (Observation(known, 50.0, 10.0, NOW, "bench") for known in ("z", "a"))
-    with ObservationStore.open(new_url()) as store:
+    url = new_url()
+    with ObservationStore.open(url) as store:
         adding = threading.Thread(target=store.add, args=([second],))
         with store._engine.execution_options(writes=True).begin() as connection:  # noqa: SLF001 - to stop in the middle
             _add(connection, [[first]])
+            if url.startswith("postgresql"):  # who goes silent now holds up the others for so long
+                shown = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout")
+                assert shown.scalar_one() == "30s"
             adding.start()
             adding.join(timeout=0.3)
             assert adding.is_alive()
             assert store.mark() == 0
         adding.join()
+        if url.startswith("postgresql"):
+            with store._engine.connect() as connection:  # noqa: SLF001 - as above
+                shown = connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout")
+                assert shown.scalar_one() == "0", "who reads slowly is not cut off"
         assert [known for columns in store.arrivals() for known in columns.id] == ["z", "a"]
 
 

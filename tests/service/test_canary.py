@@ -354,6 +354,24 @@ def test_copies_that_are_too_many_are_dropped_and_counted(tmp_path: Path) -> Non
     plane.canaries.stop()
 
 
+def test_without_a_thread_for_the_shadow_callers_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process can have no further thread copies are dropped and counted; where it can again they run."""
+    plane = Plane(load(tried(tmp_path / "models", make_artefact(offset_celsius=5), SHADOW)))
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    request = convert(50.0, 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        plane.answer([request])
+    assert check(request, (50.0, 60.0)) == 1
+    assert plane.counted("shadow_dropped_rows", "linear") == 2
+    plane.answer([convert(50.0)])
+    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "2") == 1)
+    plane.canaries.stop()
+
+
 def test_what_was_counted_of_a_version_goes_with_it(tmp_path: Path) -> None:
     """Series of versions that are gone are removed; a copy that was under way makes no new ones."""
     repository = tried(tmp_path / "models", make_artefact(offset_celsius=5), SHADOW)
