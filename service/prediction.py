@@ -23,3 +23,16 @@ def predict(version: "LoadedVersion", rows: NDArray[np.float32]) -> NDArray[np.f
         for start in range(0, len(rows), size)
     ]
     return np.concatenate([*runs, np.empty(0)]).astype(np.float64)
+
+
+def predict_what_it_can(version: "LoadedVersion", rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The same, with NaN for each row that the version refuses; what else fails is raised."""
+    from service.engine import InputsRefusedError  # noqa: PLC0415 - ONNX Runtime takes long; who only imports this waits not
+
+    try:
+        return predict(version, rows)
+    except InputsRefusedError:
+        if len(rows) == 1:
+            return np.array([np.nan])
+        middle = len(rows) // 2
+        return np.concatenate([predict_what_it_can(version, part) for part in (rows[:middle], rows[middle:])])

@@ -29,7 +29,7 @@ from proto.repository import CANARY, STABLE, Repository, RepositoryError, Unknow
 from service.arguments import Parser
 from service.config import Settings, variable
 from service.device import Device
-from service.prediction import predict
+from service.prediction import predict_what_it_can
 from service.promotion import Blocks, Dealer, Evidence, Rule, Verdict, compare, exceeds, wanted
 
 if TYPE_CHECKING:
@@ -177,7 +177,12 @@ class Judge:
         return dealer.blocks
 
     def _errors(self, version: int, rows: "Columns") -> "Errors":
-        errors: Errors = predict(self._load(version), rows.fahrenheit.astype(np.float32)) - rows.celsius
+        """The errors of a version; NaN where it refuses a row, which counts as the greatest loss."""
+        loaded = self._load(version)
+        try:
+            errors: Errors = predict_what_it_can(loaded, rows.fahrenheit.astype(np.float32)) - rows.celsius
+        except Exception as fault:  # whatever ONNX Runtime raises: the device, perhaps, and not the version
+            raise CommandError(f"{self._name}/{version} could not be run: {fault}") from fault
         return errors
 
     def _load(self, version: int) -> "LoadedVersion":

@@ -14,7 +14,7 @@ from service.models import LoadedVersion, Models
 from service.observations.answers import Answers
 from service.observations.figures import LiveQuality, measure
 from service.observations.link import Link
-from service.prediction import predict
+from service.prediction import predict_what_it_can
 
 if TYPE_CHECKING:
     from proto.observations import Columns, ObservationStore
@@ -57,6 +57,8 @@ class Follower:
         self._measured_seconds = 0.0
         self._away = False
         self._qualities: Mapping[Identity, LiveQuality] = {}
+        self._failed: frozenset[Identity] = frozenset()
+        """What could not be measured at the last look, and was told of."""
 
     def quality(self, version: LoadedVersion) -> LiveQuality | None:
         """How a version does; None where there is no observation, or nobody looked yet."""
@@ -109,7 +111,11 @@ class Follower:
         versions = converters(self._models)
         subject = mark, self._looked_up_to, [identity(version) for version in versions]
         if subject != self._measured or monotonic() - self._measured_seconds > RENEW_SECONDS:
-            self._qualities = measure_all(versions, store.read(latest=self._latest))
+            self._qualities, failed = measure_all(versions, store.read(latest=self._latest))
+            for name, number, sha256 in failed.keys() - self._failed:
+                reason = failed[name, number, sha256]
+                log.warning("no live quality of a version", model=name, version=number, reason=reason)
+            self._failed = frozenset(failed)
             self._measured, self._measured_seconds = subject, monotonic()
 
     def _join(self, store: "ObservationStore", mark: int) -> int:
@@ -146,33 +152,37 @@ def converters(models: Models) -> list[LoadedVersion]:
     return [version for version in loaded if version.converts]
 
 
-def measure_all(versions: Sequence[LoadedVersion], columns: "Columns") -> dict[Identity, LiveQuality]:
-    """Measure versions against observations; of none there is nothing to say."""
+def measure_all(
+    versions: Sequence[LoadedVersion], columns: "Columns"
+) -> tuple[dict[Identity, LiveQuality], dict[Identity, str]]:
+    """Measure versions against observations, and tell why some cannot be; of none there is nothing to say."""
     qualities: dict[Identity, LiveQuality] = {}
+    failed: dict[Identity, str] = {}
     for version in versions:
         try:
             quality = quality_of(version, columns)
             if quality is not None:
                 qualities[identity(version)] = quality
-        except Exception as fault:  # whatever ONNX Runtime raises, it concerns this version alone
-            log.warning("no live quality of a version", model=version.name, version=version.version, exc_info=fault)
-    return qualities
+        except Exception as fault:  # noqa: BLE001 - whatever ONNX Runtime raises, it concerns this version alone
+            failed[identity(version)] = f"{type(fault).__name__}: {fault}"
+    return qualities, failed
 
 
 def quality_of(version: LoadedVersion, columns: "Columns") -> LiveQuality | None:
-    """Measure a version against the observations that are new to it; None where there are none."""
-    new = is_new(version, columns.observed_at_seconds)
-    if not new.any():
-        return None
-    rows = columns.fahrenheit[new].astype(np.float32)
-    predicted = predict(version, rows)
-    pairs = zip(columns.model, columns.version, strict=True)
-    answered = np.array([pair == (version.name, version.version) for pair in pairs])[new]
+    """Measure a version against the observations that are new to it and that it answers; None where there are none."""
+    new = np.flatnonzero(is_new(version, columns.observed_at_seconds))
+    predicted = predict_what_it_can(version, columns.fahrenheit[new].astype(np.float32))
+    mine = version.name, version.version
+    answered = np.array([(columns.model[row], columns.version[row]) == mine for row in new], bool)
     predicted[answered] = columns.predicted_celsius[new][answered]
-    outside = version.outside(rows.reshape(-1, 1))
+    is_finite = np.isfinite(predicted)
+    counted, predicted = new[is_finite], predicted[is_finite]
+    if not len(counted):
+        return None
+    outside = version.outside(columns.fahrenheit[counted].astype(np.float32).reshape(-1, 1))
     return measure(
-        predicted - columns.celsius[new],
-        columns.observed_at_seconds[new],
+        predicted - columns.celsius[counted],
+        columns.observed_at_seconds[counted],
         None if outside is None else ~outside,
         None if version.interval is None else version.interval.half_width_celsius,
         None if version.interval is None else version.interval.coverage,

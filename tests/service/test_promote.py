@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from proto.observation import Observation
 from proto.observations import ObservationStore
 from proto.repository import Repository
 from proto.traffic import CanaryTraffic
+from service.engine import Engine
 from tests.e2e.processes import ENVIRONMENT
-from tests.service.artefacts import describe, exact_celsius, make_artefact
+from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile
 from tests.service.open_inference.graphs import two_by_two
 
 Run = Callable[..., tuple[int, str, str]]
@@ -199,6 +200,41 @@ def test_an_error_above_its_bound_goes_back_where_that_is_less(tried: Repository
     code, said, _ = run("--error-bound", "3")
     assert code == 5
     assert "stable is version 1 again, since the mean error is above 3 °C" in said
+
+
+def test_a_reading_that_a_version_refuses_counts_as_its_greatest_error(
+    tried: Repository, run: Run, observe: Observe, store: str
+) -> None:
+    """The command does not fail for it, and what else the version answers decides."""
+    version = tried.publish("linear", make_fragile(300.0, offset_celsius=5.0))
+    tried.set_label("linear", "canary", version)
+    observe(400, 5.0)
+    with ObservationStore.open(store) as opened:
+        opened.add([Observation(f"hot{row}", 310.0, 154.4, time.time() + row, f"s{row % 2}") for row in range(20)])
+    _, said, _ = run("--json", "--rate", "1e-30")
+    evidence = json.loads(said)["comparisons"][0]["evidence"]
+    assert evidence["rows"] == 420
+    assert evidence["candidate_mean_celsius"] == pytest.approx((400 * 0.8 + 20 * 5.0) / 420, abs=0.1)
+    assert run()[0] == 0
+
+
+def test_a_version_that_cannot_be_run_is_a_failure_in_one_line(
+    tried: Repository, run: Run, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ONNX Runtime raises: it may be the device's fault, and decides nothing."""
+    observe(200, 5.0)
+    runs = Engine.run
+
+    def fail(engine: Engine, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if len(tensors[0]) == 200:
+            raise RuntimeError("the device is gone")
+        return runs(engine, tensors)
+
+    monkeypatch.setattr(Engine, "run", fail)
+    code, said, complained = run()
+    assert (code, said) == (1, "")
+    assert "could not be run: the device is gone" in complained
+    assert tried.labels("linear") == {"stable": 1, "canary": 2}
 
 
 def test_what_was_seen_is_told_in_json(tried: Repository, run: Run, observe: Observe) -> None:

@@ -22,7 +22,7 @@ from service.observations.answers import Answers
 from service.observations.follower import LOOK_SECONDS, RENEW_SECONDS, TIME_SHARE, Follower, rest_seconds
 from service.observations.link import Link
 from service.query import Answer, ConvertQuery
-from tests.service.artefacts import describe, exact_celsius, make_artefact, make_softmax
+from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile, make_softmax
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def test_models_whose_rows_depend_on_each_other_are_measured_row_by_row(models: 
 
 
 def test_a_version_that_fails_keeps_no_other_from_being_measured(
-    models: Models, link: Link, monkeypatch: pytest.MonkeyPatch
+    models: Models, link: Link, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever ONNX Runtime raises for one of them."""
+    """Whatever ONNX Runtime raises for one of them; the log says it once, and not at every look."""
     first, second = (models.catalogue.resolve("linear", version) for version in (1, 2))
 
     def fail(_tensors: object) -> None:
@@ -71,7 +71,10 @@ def test_a_version_that_fails_keeps_no_other_from_being_measured(
     monkeypatch.setattr(first.engine, "run", fail)
     follower = Follower(link, models, Answers(0), latest=20)
     follower.look()
+    link.store().add([Observation("new", 50.0, exact_celsius(50.0), 2e9, "bench")])
+    follower.look()
     assert follower.quality(first) is None
+    assert capsys.readouterr().out.count("a kernel failed") == 1
     quality = follower.quality(second)
     assert quality is not None
     assert quality.mae_celsius.value == pytest.approx(5.0, abs=1e-4)
@@ -143,6 +146,22 @@ def test_what_a_version_answered_counts_for_it_also_where_older_rows_do_not(
     assert quality is not None
     assert quality.observations == 2
     assert quality.mae_celsius.value == pytest.approx(4.0, abs=1e-4)
+
+
+def test_readings_that_a_version_refuses_are_left_out(models: Models, link: Link, tmp_path: Path) -> None:
+    """Twenty observations that it answers, and five of which each fails its run: it is measured on the twenty."""
+    Repository(tmp_path / "models").publish("linear", make_fragile(250.0, offset_celsius=1.0))
+    models.refresh()
+    link.store().add([Observation(f"hot{n}", 300.0, 149.0, 1e9 + 100 + n, "bench") for n in range(5)])
+    follower, of_hot_ones = (Follower(link, models, Answers(0), latest) for latest in (25, 5))
+    follower.look()
+    of_hot_ones.look()
+    fragile = models.catalogue.resolve("linear", 3)
+    quality = follower.quality(fragile)
+    assert quality is not None
+    assert (quality.observations, quality.newest_observed_at_seconds) == (20, 1e9 + 19)
+    assert quality.mae_celsius.value == pytest.approx(1.0, abs=1e-4)
+    assert of_hot_ones.quality(fragile) is None
 
 
 def test_what_is_too_much_for_one_look_is_joined_by_the_next(
