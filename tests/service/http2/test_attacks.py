@@ -258,6 +258,7 @@ def test_window_of_nothing(serving: Serving) -> None:
     """A client whose window is empty gets its answer once it opens it."""
     with RawClient(serving.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as client:
         stream = client.call(BODY)
+        client.wait(lambda: stream in client.answers)  # the head, which no window holds back
         client.drain(0.2)
         assert not client.answers[stream].data
         assert_honest(serving.address)
