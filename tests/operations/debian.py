@@ -16,6 +16,8 @@ def unpacked(package: str) -> Path:
     """Where the files of a package lie; it is fetched where they do not yet. Skips by name where it cannot be had."""
     there = PLACE / package
     PLACE.mkdir(parents=True, exist_ok=True)
+    if there.exists():  # whole, since it is renamed into place: nobody needs to wait
+        return there
     with one_at_a_time():
         if not there.exists():
             _fetch(package, there)
