@@ -43,6 +43,7 @@ __all__ = [
     "VersionExistsError",
     "check_name",
     "choose_version",
+    "sync_directory",
 ]
 
 MODEL_FILE: Final = "model.onnx"
@@ -152,6 +153,17 @@ class Repository:
             return Labels()
         except (ValueError, RecursionError) as error:
             raise CorruptLabelsError(f"{name}/{LABELS_FILE} is not a file of labels: {error}") from error
+
+    def labels_state(self, name: str) -> str:
+        """Tell one writing of the labels from every other, also where they say the same again; empty where none are.
+
+        It comes from the file, which each writing replaces: a copy of the repository has other states.
+        """
+        try:
+            status = (self.root / check_name(name) / LABELS_FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        return f"{status.st_ino}-{status.st_mtime_ns}"
 
     def model_path(self, name: str, version: int) -> Path:
         """Path of a version's model file, whether it is there or not."""
@@ -296,7 +308,7 @@ class Repository:
             directory = self.root / name
             with self._staging(directory) as staging:
                 (directory / str(version)).rename(staging / str(version))
-                _sync_directory(directory)
+                sync_directory(directory)
 
     def _need_version(self, name: str, version: int) -> None:
         existing = self.versions(name)
@@ -309,23 +321,23 @@ class Repository:
             (staging / str(version)).mkdir()
             _write_all_synced(staging / str(version), files)
             _write_synced(staging / LABELS_FILE, Labels({STABLE: version}).text().encode())
-            _sync_directory(staging)
+            sync_directory(staging)
             _move(staging, self.root / name)  # takes the place of an empty directory, if somebody made one
-            _sync_directory(self.root)
+            sync_directory(self.root)
 
     def _add_version(self, name: str, version: int, files: Mapping[str, bytes]) -> None:
         directory = self.root / name
         with self._staging(directory) as staging:
             _write_all_synced(staging, files)
             _move(staging, directory / str(version))
-            _sync_directory(directory)
+            sync_directory(directory)
 
     def _replace_labels(self, name: str, labels: Labels) -> None:
         directory = self.root / name
         with self._staging(directory) as staging:
             _write_synced(staging / LABELS_FILE, labels.text().encode())
             (staging / LABELS_FILE).rename(directory / LABELS_FILE)
-            _sync_directory(directory)
+            sync_directory(directory)
 
     @contextlib.contextmanager
     def _staging(self, parent: Path) -> Iterator[Path]:
@@ -344,7 +356,7 @@ class Repository:
         """Keep other writers out. A model that is a link is refused: what it points to may lie anywhere."""
         if not self.root.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
-            _sync_directory(self.root.parent)
+            sync_directory(self.root.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(self.root / ".lock", flags, 0o666), "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -382,7 +394,7 @@ def _checked_files(beside: Mapping[str, bytes]) -> Mapping[str, bytes]:
 def _write_all_synced(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         _write_synced(directory / name, content)
-    _sync_directory(directory)
+    sync_directory(directory)
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -392,7 +404,8 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Put on disk which files a directory holds."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from proto.artefact import Histogram
 from proto.drift import count, expected_by_chance, population_stability_index
-from training.gate import GROUPS, Mean, mean_over_time
+from training.gate import GROUPS, Mean, check_significance, mean_over_time
 
 MINIMUM_REFERENCE_ROWS: Final = 100
 """With fewer training rows a reference histogram says too little to compare anything with."""
@@ -37,6 +37,7 @@ class DriftRules:
             raise ValueError(f"drift is decided from {2 * GROUPS} observations or more, not {fewest}")
         if not (self.stability_index > 0 and self.error_ratio > 0):
             raise ValueError("a threshold of drift must be above 0")
+        check_significance(self.significance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training.agreement import Disagreement
+
 GROUPS: Final = 10
 MOST_SIGNIFICANCE: Final = 0.041
 
@@ -31,15 +33,22 @@ class Bounds:
     """The upper confidence bound of its mean error must not exceed this."""
     margin_celsius: float = 0.1
     """Its mean error must be shown to lie this far below the champion's, and over no source's rows so far above."""
+    agreement_celsius: float = 1.0
+    """What the sources say must lie this near together, as far as their rows can tell."""
     significance: float = 0.025
     """Probability with which chance alone may show it, where in truth it is not so."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a bound that means nothing, or a level at which the test is not known to hold."""
-        if not (self.absolute_celsius > 0 and self.margin_celsius >= 0):
-            raise ValueError("the absolute bound must be above 0 °C, the margin not below")
-        if not 0 < self.significance <= MOST_SIGNIFICANCE:
-            raise ValueError(f"the significance lies above 0 and up to {MOST_SIGNIFICANCE}")
+        if not (self.absolute_celsius > 0 and self.agreement_celsius > 0 and self.margin_celsius >= 0):
+            raise ValueError("the absolute bound and the agreement must be above 0 °C, the margin not below")
+        check_significance(self.significance)
+
+
+def check_significance(significance: float) -> None:
+    """Raise ValueError for a level at which the test is not known to hold."""
+    if not 0 < significance <= MOST_SIGNIFICANCE:
+        raise ValueError(f"a significance lies above 0 and up to {MOST_SIGNIFICANCE}, unlike {significance:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +180,18 @@ def judge(
     challenger: NDArray[np.float64],
     champion: NDArray[np.float64] | None,
     sources: Sequence[SourceErrors],
+    disagreement: Disagreement | None,
     bounds: Bounds,
 ) -> list[Check]:
     """Judge a challenger by absolute errors [N] in °C, in the order of time, on rows that both models answered.
 
-    `sources` are those with enough rows to be looked at alone. Without a champion only the absolute bound is asked.
+    `sources` are those with enough rows to be looked at alone, `disagreement` the greatest among them. Without a
+    champion only the absolute bound and the agreement of the sources are asked.
     """
     checks = [_absolute(challenger, bounds)]
     if champion is not None:
         checks += [_better(champion - challenger, bounds), _no_source_worse(sources, bounds)]
-    return checks
+    return [*checks, _agreeing(disagreement, bounds)]
 
 
 def _absolute(errors: NDArray[np.float64], bounds: Bounds) -> Check:
@@ -216,4 +227,14 @@ def _no_source_worse(sources: Sequence[SourceErrors], bounds: Bounds) -> Check:
         all(loss <= bounds.margin_celsius for loss in losses.values()),
         f"over each source's rows, mean absolute error at most {bounds.margin_celsius:g} °C above the champion's",
         found,
+    )
+
+
+def _agreeing(worst: Disagreement | None, bounds: Bounds) -> Check:
+    return Check(
+        "the sources agree",
+        worst is None or worst.shown_celsius <= bounds.agreement_celsius,
+        f"what each source says lies within {bounds.agreement_celsius:g} °C of what the others say, "
+        "at the colder and at the warmer readings, as far as the rows can tell",
+        "nothing to compare" if worst is None else worst.text(),
     )

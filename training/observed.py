@@ -4,8 +4,9 @@ Observations come from sources, and a source can be wrong: broken, or meaning ha
 and both are applied within stretches of time, so that neither a flood of rows nor a real change of the thermometer
 looks like something else:
 
-- *Share.* In a stretch, and over all, no source has more than its share of the rows; where there are fewer sources than
-  would fill the whole at that share, each has an equal part. Rows over it are left out evenly over time.
+- *Share.* In a stretch, and over all, no source has more than its share of the rows, or more than the next one has
+  where the sources are too few, or the others too small, to fill the whole at that share. Rows over it are left out
+  evenly over time.
 - *Outliers.* In a stretch a line is fitted by repeated medians (Siegel, "Robust regression using repeated medians",
   Biometrika 69, 1982), which up to half of the rows cannot move, and rows far from it are left out. No model has a say
   in this: neither the one that is judged nor the one it is judged against.
@@ -13,6 +14,7 @@ looks like something else:
 A stretch is the shortest run of observations, one after the other, of which `STRETCH_ROWS` are left by the share.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +62,8 @@ class Rules:
 
     window_seconds: float = 30 * 86400.0
     """How far back observations are read."""
+    most_rows: int = 100_000
+    """So many are kept in memory at most; the others are left out evenly over time, of whom reported most."""
     minimum_rows: int = 200
     """So many must be left after the share and the outliers."""
     source_share: float = 0.4
@@ -81,6 +85,8 @@ class Rules:
             raise ValueError("a share lies above 0, and below 1 where it is the part held out")
         if not (self.window_seconds > 0 and self.outlier_deviations > 0):
             raise ValueError("the window and the outliers' distance must be above 0")
+        if self.most_rows < self.minimum_rows:
+            raise ValueError(f"of {self.most_rows} observations at most, {self.minimum_rows} cannot be usable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +115,11 @@ class Selection:
 # Selecting ------------------------------------------------------------------------------------------------------------
 
 
-def select(observed: Observed, rules: Rules) -> Selection:
-    """Choose the observations that may be used: by share and outliers in each stretch, then by share over all."""
+def select(observed: Observed, rules: Rules, read: Mapping[str, int] | None = None) -> Selection:
+    """Choose the observations that may be used: by share and outliers in each stretch, then by share over all.
+
+    `read` says how many of each source were read, where those are more than `observed`.
+    """
     kept: list[NDArray[np.int64]] = []
     outliers: list[NDArray[np.int64]] = []
     for start, stop in stretches(observed.source, rules.source_share):
@@ -121,16 +130,17 @@ def select(observed: Observed, rules: Rules) -> Selection:
     rows = np.concatenate(kept) if kept else np.zeros(0, np.int64)
     rows = rows[within_share(observed.source[rows], rules.source_share)]
     dropped = np.concatenate(outliers) if outliers else rows[:0]
-    return Selection(observed.at(rows), _count(observed.source, observed.source[rows], observed.source[dropped]))
+    read = Counter(observed.source.tolist()) if read is None else read
+    return Selection(observed.at(rows), _count(read, observed.source[rows], observed.source[dropped]))
 
 
-def _count(read: NDArray[np.str_], used: NDArray[np.str_], outliers: NDArray[np.str_]) -> Mapping[str, SourceCounts]:
-    all_read, all_used, all_outliers = (Counter(column.tolist()) for column in (read, used, outliers))
+def _count(read: Mapping[str, int], used: NDArray[np.str_], outliers: NDArray[np.str_]) -> Mapping[str, SourceCounts]:
+    all_used, all_outliers = (Counter(column.tolist()) for column in (used, outliers))
     return {
         source: SourceCounts(
             count, count - all_used[source] - all_outliers[source], all_outliers[source], all_used[source]
         )
-        for source, count in sorted(all_read.items())
+        for source, count in sorted(read.items())
     }
 
 
@@ -153,9 +163,19 @@ def stretches(sources: NDArray[np.str_], share: float) -> list[tuple[int, int]]:
 def most_of_one(counts: Sequence[int], share: float) -> int:
     """How many rows a source may have: the greatest m that is at most `share` of all that then are left.
 
-    Where the sources are too few for that, an equal part. All of one source that is alone.
+    Where that takes more sources than there are of any size, as many as the smallest has of those that are wanting one:
+    at 40 % the second. Otherwise a third source with a few rows, or with few that are no outliers, would cut two large
+    ones down to its own size. A source that is alone may have all.
     """
-    share = max(share, 1 / len(counts))
+    if len(counts) == 1:
+        return counts[0]
+    descending = sorted(counts, reverse=True)
+    wanting_one = min(max(2, math.ceil(1 / share) - 1), len(counts))
+    return max(_most_at(share, counts), descending[wanting_one - 1])
+
+
+def _most_at(share: float, counts: Sequence[int]) -> int:
+    """The greatest m that is at most `share` of sum(min(count, m)); 1 at least."""
     low, high = 1, max(counts)
     while low < high:  # the rows left grow more slowly than m: once m is too great, every greater one is
         middle = (low + high + 1) // 2

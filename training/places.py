@@ -5,6 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
+from proto.repository import sync_directory
+
 
 def check_file_path(path: Path) -> None:
     """Raise the OSError, naming the path, with which writing a file there would end, so far as that is known before."""
@@ -28,7 +30,7 @@ def check_directory(directory: Path, path: Path | None = None) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` at once: whoever reads sees the old file or the new one, whenever this is interrupted.
 
-    It is written under a hidden name beside it, synced, and renamed.
+    It is written under a hidden name beside it, synced, and renamed; when this returns, that is on disk too.
 
     Raises:
         OSError: it cannot be written; the error names `path`, whichever file it was that the system refused.
@@ -40,6 +42,7 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         staging.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:

@@ -14,6 +14,7 @@ from training.verdict_page import page
 KEPT_REPORTS: Final = 100
 """So many reports on a model are kept; older ones go."""
 _STAGING_PREFIX: Final = ".staging-"
+_REMOVED_PREFIX: Final = ".removed-"
 
 
 def contents(verdict: Verdict) -> dict[str, bytes]:
@@ -21,8 +22,11 @@ def contents(verdict: Verdict) -> dict[str, bytes]:
     return {JSON_FILE: as_json(verdict).encode(), PAGE_FILE: page(verdict)}
 
 
-def write_report(directory: Path, verdict: Verdict, model: bytes | None = None) -> Path:
-    """Write a verdict, with the file of a challenger that was rejected, into `directory`; return the page's path."""
+def write_report(directory: Path, verdict: Verdict, model: bytes | None = None, *, keep: int = KEPT_REPORTS) -> Path:
+    """Write a verdict, with the file of a challenger that was rejected, into `directory`; return the page's path.
+
+    Of the reports there, the newest so many are kept.
+    """
     staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=directory))
     staging.chmod(0o755)  # mkdtemp's is private to one user
     rejected = {MODEL_FILE: model} if model is not None and verdict.outcome == "rejected" else {}
@@ -31,9 +35,16 @@ def write_report(directory: Path, verdict: Verdict, model: bytes | None = None) 
     moment = datetime.fromtimestamp(verdict.made_at_seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
     place = _free(directory, f"{moment}-{verdict.outcome}")
     staging.rename(place)
-    for old in reports(directory)[:-KEPT_REPORTS]:
-        shutil.rmtree(old)
+    for old in reports(directory)[:-keep]:
+        _remove(old)
     return place / PAGE_FILE
+
+
+def _remove(report: Path) -> None:
+    """Take a report away at once: nobody sees half of one. Where this is killed, the next job removes the rest."""
+    gone = report.with_name(f"{_REMOVED_PREFIX}{report.name}")
+    report.rename(gone)
+    shutil.rmtree(gone)
 
 
 def reports(directory: Path) -> list[Path]:

@@ -51,6 +51,7 @@ def _rules(verdict: Verdict) -> list[tuple[str, str]]:
     rules, bounds, recipe = verdict.rules, verdict.bounds, verdict.recipe
     return [
         ("window", f"{short(rules.window_seconds / _HOUR)} h"),
+        ("most observations", f"{rules.most_rows}"),
         ("least observations", f"{rules.minimum_rows} used, {rules.minimum_held_out} held out"),
         ("least sources", f"{rules.minimum_sources}, with {rules.minimum_source_rows} held-out rows each"),
         ("a source's share", f"at most {rules.source_share:.0%}, in each stretch of time and over all"),
@@ -58,6 +59,7 @@ def _rules(verdict: Verdict) -> list[tuple[str, str]]:
         ("held out", f"the newest {rules.held_out_share:.0%}"),
         ("absolute bound", f"{bounds.absolute_celsius:g} °C"),
         ("margin", f"{bounds.margin_celsius:g} °C"),
+        ("sources apart", f"at most {bounds.agreement_celsius:g} °C"),
         ("significance", f"{bounds.significance:g}"),
         ("fits", f"{', '.join(recipe.kinds)}; {recipe.seeds} seeds from {recipe.first_seed}"),
         ("base data", verdict.base_data or "none"),

@@ -1,11 +1,13 @@
-"""The published fits, made once a session, and readings of any shape."""
+"""The published fits, made once a session, readings of any shape, and places to retrain in."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from proto.artefact import Interval
+from tests.training.place import Place
 from training import law
 from training.dataset import FAHRENHEIT, Dataset, Split, built_in, published_split
 from training.ensemble import Histories
@@ -99,3 +101,9 @@ def two_columns() -> Dataset:
     fahrenheit, pressure = random.uniform(20.0, 90.0, 30), random.uniform(950.0, 1050.0, 30)
     celsius = law.celsius(fahrenheit) + 0.02 * (pressure - 1000.0) + random.normal(0.0, 0.5, 30)
     return Dataset(np.column_stack([fahrenheit, pressure]), celsius, (FAHRENHEIT, "pressure"), "made up")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A fresh one."""
+    return Place(tmp_path / "place")

@@ -1,27 +1,37 @@
-"""Kills the publishing of an accepted challenger at its steps, and keeps what it left.
+"""Kills a job at its steps, while it publishes, while it finishes another's work, or while it reports.
 
-Run by path, with the arguments TEMPLATE, OUTPUT, FIRST and STRIDE. The directory TEMPLATE holds a repository
-`models` with a champion, and a model file, `challenger.onnx`. For k = FIRST, FIRST + STRIDE, … it is copied to
-OUTPUT/k, and there the file is published as accepted, by a process that is killed at its k-th step (see
-`tests/proto/crash.py`), until one comes to its end.
+Run by path, with the arguments OPERATION, TEMPLATE, OUTPUT, FIRST and STRIDE. The directory TEMPLATE holds a
+repository `models` with a champion, and a model file, `challenger.onnx`. For k = FIRST, FIRST + STRIDE, … it is copied
+to OUTPUT/k, and there the operation is done by a process that is killed at its k-th step (see `tests/proto/crash.py`),
+until one comes to its end:
+
+- `publish`: the file is published as accepted, and labelled.
+- `finish`: the same, where a job was killed before between publishing and labelling.
+- `report`: a rejection is reported where there are as many reports as are kept, so that the oldest goes.
 """
 
+import dataclasses
 import functools
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from proto import repository
 from tests.proto.crash import survives
-from training import job
+from training import acceptance, job_lock, places, verdict_files
 from training.challengers import Recipe
 from training.champion import Champion, read_champion
+from training.errors import ChampionError
 from training.gate import Bounds
-from training.job import Plan
 from training.observed import Rules
-from training.verdict import ObservationFigures, Verdict
+from training.plan import Plan
+from training.verdict import JSON_FILE, PAGE_FILE, ObservationFigures, Verdict
 
-SOURCES = frozenset({repository.__file__, job.__file__})
+SOURCES = frozenset({str(module.__file__) for module in (repository, acceptance, job_lock, places, verdict_files)})
+
+KEPT = 3
+"""So many reports are kept."""
 
 
 def plan_in(root: Path) -> Plan:
@@ -62,25 +72,78 @@ def accepted(plan: Plan) -> Verdict:
 def publish_accepted(root: Path, model: bytes, champion: Champion | None) -> None:
     """What a round does at its end."""
     plan = plan_in(root)
-    with job.locked(plan):
-        job.publish_accepted(plan, accepted(plan), model, champion)
+    with job_lock.locked(plan):
+        acceptance.publish_accepted(plan, accepted(plan), model, champion)
 
 
-def main(template: Path, output: Path, first: int, stride: int) -> None:
-    """Kill the publishing at these steps in turn: see the top of the file."""
+def finish(root: Path) -> None:
+    """What a round does at its beginning."""
+    with job_lock.locked(plan_in(root)):
+        pass
+
+
+def report(root: Path) -> None:
+    """What a round does at its end where it rejects."""
+    plan = plan_in(root)
+    with job_lock.locked(plan):
+        rejected = dataclasses.replace(accepted(plan), outcome="rejected", label=None)
+        verdict_files.write_report(plan.directory, rejected, b"a rejected challenger", keep=KEPT)
+
+
+def leave_unlabelled(root: Path, model: bytes, champion: Champion | None) -> None:
+    """Publish, and stop where a job would be killed between that and the label."""
+
+    def refuse(_label: str, _version: int) -> None:
+        raise ChampionError("not now")
+
+    plan = dataclasses.replace(plan_in(root), give_label=refuse)
+    with job_lock.locked(plan):
+        acceptance.publish_accepted(plan, accepted(plan), model, champion)
+
+
+def fill(directory: Path) -> None:
+    """Put as many reports there as are kept."""
+    for hour in range(KEPT):
+        place = directory / f"20200101T{hour:02}0000Z-rejected"
+        place.mkdir(parents=True)
+        for name in (JSON_FILE, PAGE_FILE):
+            (place / name).write_text("{}")
+
+
+Operation = Callable[[Path], object]
+
+
+def prepared(operation: str, model: bytes, champion: Champion | None) -> tuple[Operation, Operation]:
+    """What is done in a copy of the template before, and what is killed."""
+    match operation:
+        case "publish":
+            return lambda _root: None, functools.partial(publish_accepted, model=model, champion=champion)
+        case "finish":
+            return functools.partial(leave_unlabelled, model=model, champion=champion), finish
+        case "report":
+            return lambda root: fill(plan_in(root).directory), report
+        case _:
+            raise ValueError(operation)
+
+
+def main(operation: str, template: Path, output: Path, first: int, stride: int) -> None:
+    """Kill the operation at these steps in turn: see the top of the file."""
     model = (template / "challenger.onnx").read_bytes()
-    shutil.copytree(template, output / "0")
     champion = read_champion(plan_in(template).repository, "linear")
-    publish_accepted(output / "0", model, champion)  # imports and draws what it needs, so that the killed ones do not
+    before, operate = prepared(operation, model, champion)
+    shutil.copytree(template, output / "0")
+    before(output / "0")
+    operate(output / "0")  # imports and draws what it needs, so that the killed ones do not
     shutil.rmtree(output / "0")
     at = first
     while True:
         root = output / str(at)
         shutil.copytree(template, root)
-        if survives(at, functools.partial(publish_accepted, root, model, champion), SOURCES):
+        before(root)
+        if survives(at, functools.partial(operate, root), SOURCES):
             return
         at += stride
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

@@ -1,5 +1,8 @@
 """Drift is seen where it is, and not in the chance of samples."""
 
+import dataclasses
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -43,6 +46,17 @@ def test_errors_that_grow_are_drift() -> None:
     assert "errors have grown" in reasons
 
 
+def test_level_of_the_test_decides_what_is_shown() -> None:
+    """An error that has grown a little is drift at one level, and chance at a stricter one."""
+    errors = np.random.default_rng(3).normal(0.0, 0.72, 200)
+    fahrenheit = np.random.default_rng(4).uniform(20.0, 90.0, 200)
+    found = [
+        decide(_reference(), LOSS, fahrenheit, errors, dataclasses.replace(RULES, significance=level)).is_drift
+        for level in (0.04, 0.00001)
+    ]
+    assert found == [True, False]
+
+
 def test_only_the_newest_rows_are_looked_at() -> None:
     """A long calm before it hides no drift."""
     random = np.random.default_rng(2)
@@ -60,9 +74,10 @@ def test_too_few_rows_decide_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"minimum_rows": 19}, {"recent_rows": 19}, {"stability_index": 0}, {"error_ratio": 0}]
+    "wrong",
+    [{"minimum_rows": 19}, {"recent_rows": 19}, {"stability_index": 0}, {"error_ratio": 0}, {"significance": 0.05}],
 )
-def test_rules_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
-    """Thresholds of nothing and tests of too few rows are errors."""
+def test_rules_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    """Thresholds of nothing, tests of too few rows, and levels at which the test is not known to hold are errors."""
     with pytest.raises(ValueError, match=r"19|above 0"):
-        DriftRules(**wrong)
+        dataclasses.replace(RULES, **wrong)

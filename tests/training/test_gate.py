@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training.agreement import Disagreement
 from training.gate import (
     GROUPS,
     Bounds,
@@ -19,6 +20,7 @@ from training.gate import (
 
 BOUNDS = Bounds()
 RUNS = 4000
+_CONDITIONS = ("absolute bound", "better than the champion", "worse for no source", "the sources agree")
 Noise = Callable[[np.random.Generator, int], NDArray[np.float64]]
 
 
@@ -119,37 +121,49 @@ def test_too_few_rows_are_an_error() -> None:
 # The conditions -------------------------------------------------------------------------------------------------------
 
 
-def _checks(challenger: float, champion: float | None, worse_source: float = 0.0) -> dict[str, bool]:
+def _checks(
+    challenger: float, champion: float | None, worse_source: float = 0.0, apart: float = 0.0
+) -> dict[str, bool]:
     """What each condition says of two models with these mean errors, from two sources of 100 rows each."""
     random = np.random.default_rng(5)
     source = np.array(["a", "b"] * 100)
     scatter = random.uniform(-0.05, 0.05, 200)
     ours = challenger + scatter + np.where(source == "b", worse_source, -worse_source)
     theirs = None if champion is None else champion + random.uniform(-0.05, 0.05, 200)
-    checks = judge(ours, theirs, errors_by_source(ours, theirs, source), BOUNDS)
+    disagreement = Disagreement("b", "colder", apart, 0.1)
+    checks = judge(ours, theirs, errors_by_source(ours, theirs, source), disagreement, BOUNDS)
     return {check.name: check.passed for check in checks}
 
 
 def test_each_condition_keeps_a_challenger_out() -> None:
-    """Better on all counts passes; too great an error, too small a gain, and harm to one source each fail alone."""
-    absolute, better, no_harm = "absolute bound", "better than the champion", "worse for no source"
-    assert _checks(0.5, 1.0) == {absolute: True, better: True, no_harm: True}
-    assert _checks(2.1, 4.0) == {absolute: False, better: True, no_harm: True}
-    assert _checks(0.95, 1.0) == {absolute: True, better: False, no_harm: True}
-    assert _checks(0.7, 1.0, worse_source=0.6) == {absolute: True, better: True, no_harm: False}
+    """Better on all counts passes; too great an error, too small a gain, harm to a source, or one apart: each fails."""
+    absolute, better, no_harm, agree = _CONDITIONS
+
+    def failed(*names: str) -> dict[str, bool]:
+        return {name: name not in names for name in _CONDITIONS}
+
+    assert _checks(0.5, 1.0) == failed()
+    assert _checks(2.1, 4.0) == failed(absolute)
+    assert _checks(0.95, 1.0) == failed(better)
+    assert _checks(0.7, 1.0, worse_source=0.6) == failed(no_harm)
+    assert _checks(0.5, 1.0, apart=-1.3) == failed(agree)
+    assert _checks(0.5, 1.0, apart=1.1) == failed(), "what chance explains is no disagreement"
 
 
-def test_without_a_champion_only_the_absolute_bound_is_asked() -> None:
-    """The first model of a name has nothing to be better than."""
-    assert _checks(0.5, None) == {"absolute bound": True}
-    assert _checks(2.5, None) == {"absolute bound": False}
+def test_without_a_champion_nothing_is_compared_with_it() -> None:
+    """The first model of a name has nothing to be better than; the bound holds, and the sources must agree."""
+    assert _checks(0.5, None) == {"absolute bound": True, "the sources agree": True}
+    assert _checks(2.5, None) == {"absolute bound": False, "the sources agree": True}
+    assert _checks(0.5, None, apart=2.0) == {"absolute bound": True, "the sources agree": False}
 
 
 def test_no_source_at_all_is_no_harm() -> None:
     """Where no source has enough rows, the condition says so."""
-    (*_, last) = judge(np.zeros(20), np.ones(20), [], BOUNDS)
-    assert last.passed
-    assert "no source" in last.found
+    (*_, no_harm, agreeing) = judge(np.zeros(20), np.ones(20), [], None, BOUNDS)
+    assert no_harm.passed
+    assert "no source" in no_harm.found
+    assert agreeing.passed
+    assert agreeing.found == "nothing to compare"
 
 
 def test_errors_stand_by_source() -> None:
@@ -160,7 +174,12 @@ def test_errors_stand_by_source() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"absolute_celsius": 0.0}, "above 0"), ({"margin_celsius": -1.0}, "above 0"), ({"significance": 0.05}, "0.041")],
+    [
+        ({"absolute_celsius": 0.0}, "above 0"),
+        ({"agreement_celsius": 0.0}, "above 0"),
+        ({"margin_celsius": -1.0}, "above 0"),
+        ({"significance": 0.05}, "0.041"),
+    ],
 )
 def test_bounds_that_mean_nothing_are_refused(wrong: dict[str, float], says: str) -> None:
     """So is a level at which the test is not known to hold."""

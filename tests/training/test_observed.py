@@ -1,6 +1,7 @@
 """Observations chosen and divided: a flood, a broken source and a jump each get what the rules promise them."""
 
 import dataclasses
+import math
 from collections import Counter
 
 import numpy as np
@@ -51,13 +52,32 @@ def together(*parts: Observed) -> Observed:
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=8), st.floats(0.05, 1.0))
 def test_no_source_has_more_than_its_share(counts: list[int], share: float) -> None:
-    """Of what is left each source has its share at most, or an equal part; and one row more would break that."""
+    """Of what is left each source has its share at most, or as many as the next; and one row more would break that."""
     most = most_of_one(counts, share)
-    bound = max(share, 1 / len(counts))
+    descending = sorted(counts, reverse=True)
+    next_one = descending[min(max(1, math.ceil(1 / share) - 2), len(counts) - 1)]
     assert 1 <= most <= max(counts)
-    assert most <= bound * sum(min(count, most) for count in counts) * (1 + 1e-9)
+    assert most <= max(next_one, share * sum(min(count, most) for count in counts) * (1 + 1e-9))
     if most < max(counts):
-        assert most + 1 > bound * sum(min(count, most + 1) for count in counts)
+        assert most + 1 > max(next_one, share * sum(min(count, most + 1) for count in counts))
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "most"),
+    [
+        ((300, 300), 0.4, 300),
+        ((300, 300, 5), 0.4, 300),
+        ((1000, 300), 0.4, 300),
+        ((1000, 300, 5), 0.4, 300),
+        ((1000, 300, 300), 0.4, 400),
+        ((1000, 1000, *[10] * 10), 0.2, 33),
+        ((1000, 5), 0.5, 5),
+        ((1000,), 0.4, 1000),
+    ],
+)
+def test_a_small_source_takes_nothing_from_large_ones(counts: tuple[int, ...], share: float, most: int) -> None:
+    """Two sources may have half each, also where a third says little; a flood never has more than the next."""
+    assert most_of_one(counts, share) == most
 
 
 def test_rows_over_the_share_are_left_out_evenly() -> None:
@@ -115,6 +135,15 @@ def test_a_flood_of_wrong_rows_is_left_out() -> None:
     assert selection.by_source["bad"].used == 0
     assert selection.by_source["bad"].over_share > 2900
     assert min(selection.by_source[source].used for source in "abc") > 90
+
+
+def test_a_source_of_outliers_takes_nothing_from_the_others() -> None:
+    """Where nearly all rows of one of three sources are left out, those of the others stay."""
+    observed = observe(600)
+    observed.celsius[observed.source == "c"] += 10.0
+    selection = select(observed, RULES)
+    assert selection.by_source["c"].used < 20
+    assert min(selection.by_source[source].used for source in "ab") > 190
 
 
 def test_a_jump_of_the_thermometer_is_no_outlier() -> None:
@@ -189,6 +218,12 @@ def test_columns_that_do_not_go_together_are_refused() -> None:
         Observed(three, three[:2], three, np.array(["a"] * 3))
     with pytest.raises(ValueError, match="ascend"):
         Observed(three, three, three[::-1].copy(), np.array(["a"] * 3))
+
+
+def test_fewer_rows_in_memory_than_must_be_usable_are_refused() -> None:
+    """No store could ever be enough."""
+    with pytest.raises(ValueError, match="199 observations at most"):
+        dataclasses.replace(RULES, most_rows=199)
 
 
 @pytest.mark.parametrize(

@@ -6,106 +6,28 @@ The jobs are the real command on a real store and a real repository; what they a
 import argparse
 import dataclasses
 import json
-import random
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import pytest
 
-from proto.observations import Observation, ObservationStore
-from proto.repository import MODEL_FILE, Repository
-from tests.e2e.processes import ENVIRONMENT, serving
+from proto.repository import MODEL_FILE
+from tests.e2e.processes import serving
 from tests.service.artefacts import describe, make_artefact
 from tests.thermometer import DAY_SECONDS, Thermometer, observe
 from tests.training.crash_publish import accepted as accepted_verdict
 from tests.training.crash_publish import plan_in
 from tests.training.pages_read import Page
-from training import champion, cli, job, retrain, verdict
+from tests.training.place import DAYS, QUICK, STEADY, Place, said
+from training import champion, cli, retrain, verdict
+from training.acceptance import publish_accepted
 from training.drift import DriftRules
+from training.job_lock import locked
 from training.parity import Engine
 from training.publish import read_artefact
-
-STRIDE = 3
-"""A job is killed at every third of its steps; another run of the tests has others."""
-QUICK = ("--kinds", "linear", "--seeds", "1", "--epochs", "200")
-DAYS = (0.0, 20.0)
-STEADY = Thermometer(gain_per_day=0.0, offset_per_day_fahrenheit=0.0)
-
-
-class Place:
-    """A directory with a repository, whose `linear` follows the exact law, a store of observations, and reports."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.repository = Repository(root / "models")
-        self.repository.publish("linear", make_artefact())
-        self.reports = root / "reports" / "linear"
-        self.url = f"sqlite:///{root}/observations.db"
-        self.start_seconds = time.time() - DAYS[1] * DAY_SECONDS
-
-    def add(self, observations: Sequence[Observation]) -> None:
-        """Store observations."""
-        with ObservationStore.open(self.url) as store:
-            store.add(observations)
-
-    def observe(self, thermometer: Thermometer, rows: int = 400, **options: Any) -> None:  # noqa: ANN401 - those of `observe`
-        """Store observations of a thermometer over all days."""
-        self.add(observe(thermometer, DAYS, rows, start_seconds=self.start_seconds, **options))
-
-    def words(self, *options: str) -> list[str]:
-        """The command line."""
-        places = ["--repository", str(self.repository.root), "--reports", str(self.root / "reports")]
-        told = ["--metrics-file", str(self.root / "job.prom")]
-        return ["retrain", "linear", "--observations", self.url, *places, *told, *options]
-
-    def retrain(self, *options: str) -> int:
-        """Run the command here, and return its exit code."""
-        return cli.main(self.words(*options))
-
-    def start(self, *options: str) -> "subprocess.Popen[str]":
-        """Run the command in a process of its own."""
-        command = [sys.executable, "-m", "quicksilver", *self.words(*options)]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=self.root
-        )
-
-    def told(self) -> list[str]:
-        """What the last job said became of it, in the terms of Prometheus."""
-        lines = (self.root / "job.prom").read_text().splitlines()
-        return [line for line in lines if line.startswith("quicksilver_training_verdict") and line.endswith(" 1.0")]
-
-    def timestamp(self, file: str, what: str) -> float:
-        """A time that a file for Prometheus tells of the model, in Unix time."""
-        series = f'quicksilver_training_{what}_timestamp_seconds{{model="linear"}} '
-        (line,) = [line for line in (self.root / file).read_text().splitlines() if line.startswith(series)]
-        return float(line.removeprefix(series))
-
-    def report(self) -> tuple[Path, dict[str, Any]]:
-        """The one report that was written, and its verdict."""
-        (path,) = [path for path in self.reports.iterdir() if not path.name.startswith(".")]
-        return path, json.loads((path / verdict.JSON_FILE).read_text())
-
-    def hidden(self) -> set[str]:
-        """What lies among the reports that is none."""
-        return {path.name for path in self.reports.glob(".*")}
-
-
-def said(stream: IO[str], text: str) -> bool:
-    """Read lines until one holds the text; whether one did."""
-    return any(text in line for line in stream)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """A fresh one."""
-    return Place(tmp_path)
-
+from training.retrain_options import bounds_of, drift_rules_of
+from training.wanted import look
 
 # What is accepted -----------------------------------------------------------------------------------------------------
 
@@ -139,6 +61,7 @@ def test_verdict_stands_beside_the_version(accepted: Place) -> None:
         "absolute bound",
         "better than the champion",
         "worse for no source",
+        "the sources agree",
         "served by a real process",
     ]
     assert all(check["passed"] for check in found["checks"])
@@ -261,11 +184,45 @@ def test_what_goes_wrong_is_told_in_one_line(place: Place, capsys: pytest.Captur
     assert not (place.root / "observations.db").exists()
     capsys.readouterr()
     assert place.told() == ['quicksilver_training_verdict{model="linear",verdict="failed"} 1.0']
-    assert cli.main([*words, "--significance", "0.2"]) == verdict.MISUSED
-    assert "0.041" in capsys.readouterr().err
+    for option in ("--significance", "--drift-significance"):
+        assert cli.main([*words, option, "0.2"]) == verdict.MISUSED
+        assert "0.041" in capsys.readouterr().err
     place.repository.set_label("linear", "stable", place.repository.publish("linear", b"no model"))
     assert place.retrain() == verdict.FAILED
     assert "the champion, linear/2, cannot be judged against" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("schedule", [("--every", "1h"), ("--if-drift",)], ids=["every", "if-drift"])
+def test_a_schedule_promotes_nothing_by_itself(
+    place: Place, schedule: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test at one level, repeated, would promote by chance: the options together are refused, and why is said."""
+    place.observe(STEADY, 400)
+    assert place.retrain("--promote", *schedule) == verdict.MISUSED
+    assert "quicksilver promote --watch" in capsys.readouterr().err
+    assert not place.reports.exists()
+
+
+def test_each_test_has_a_level_of_its_own() -> None:
+    """`--significance` is the gate's, `--drift-significance` that of drift."""
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    asked = options.parse_args(["linear", "--significance", "0.01", "--drift-significance", "0.04"])
+    assert bounds_of(asked).significance == 0.01
+    assert drift_rules_of(asked).significance == 0.04
+
+
+def test_more_rows_than_may_be_kept_are_told(place: Place) -> None:
+    """The verdict counts those that were left out for it with those that were read."""
+    place.observe(STEADY, 900)
+    assert place.retrain("--most", "300", *QUICK) == verdict.REJECTED
+    _, found = place.report()
+    assert found["rules"]["most_rows"] == 300
+    assert found["observations"]["read"] == 900
+    assert 200 <= found["observations"]["used"] <= 300
+    parts = found["observations"]["parts"]
+    days = (parts["held_out"]["until_seconds"] - parts["training"]["since_seconds"]) / DAY_SECONDS
+    assert days > 0.95 * (DAYS[1] - DAYS[0])
 
 
 def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
@@ -279,71 +236,17 @@ def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
     with serving(place.repository.root) as server:
         plan = retrain.plan_of(options.parse_args([*place.words("--to", server.address)[1:]]))
         halfway = dataclasses.replace(plan, give_label=retrain.plan_of(gone).give_label)
-        with job.locked(plan):
-            made = job.publish_accepted(halfway, verdict_in, model, current)
+        with locked(plan):
+            made = publish_accepted(halfway, verdict_in, model, current)
         assert made.version == 2
         assert made.remark is not None
         assert "UNAVAILABLE" in made.remark
         assert place.repository.labels("linear") == {"stable": 1}
-        with job.locked(plan):
+        with locked(plan):
             assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
     assert made.report == place.repository.model_path("linear", 2).with_name(verdict.PAGE_FILE)
     assert made.report.is_file()
     assert place.hidden() == {".lock"}
-
-
-# Jobs that meet, jobs that die ----------------------------------------------------------------------------------------
-
-
-def test_a_second_job_says_that_one_is_at_it_and_a_killed_one_keeps_nobody_out(
-    place: Place, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """While one fits, another ends at once with a code of its own; when the first is killed, the next job works."""
-    place.observe(STEADY, 400)
-    first = place.start("--epochs", "1000000")
-    assert first.stdout is not None
-    assert first.stderr is not None
-    with first.stdout, first.stderr:
-        assert said(first.stderr, "epoch 1 of")
-        assert place.retrain(*QUICK) == verdict.BUSY
-        assert "another job retrains 'linear'" in capsys.readouterr().err
-        first.kill()
-        assert first.wait() == -signal.SIGKILL
-    assert place.repository.versions("linear") == [1]
-    assert place.retrain(*QUICK) == verdict.REJECTED
-    assert place.hidden() == {".lock"}
-
-
-@pytest.mark.timeout(400)  # a process a step
-def test_publishing_killed_at_any_step_leaves_nothing_half_done(place: Place, tmp_path: Path) -> None:
-    """Afterwards the version is there with its verdict, or not at all; and the next job gives it its label."""
-    (place.root / "challenger.onnx").write_bytes(make_artefact(offset_celsius=1.0))
-    template, output = tmp_path / "template", tmp_path / "killed"
-    template.mkdir()
-    for name in ("models", "challenger.onnx"):
-        (place.root / name).rename(template / name)
-    program = Path(__file__).with_name("crash_publish.py")
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(program.parents[2])}
-    first = random.randint(1, STRIDE)  # noqa: S311 - a moment, not a secret
-    command = [sys.executable, str(program), str(template), str(output), str(first), str(STRIDE)]
-    subprocess.run(command, check=True, timeout=350, env=environment)
-    roots = sorted(output.iterdir(), key=lambda root: int(root.name))
-    assert len(roots) > 60, "the job was killed all along its way"
-    published = []
-    for root in roots:
-        plan = plan_in(root)
-        with job.locked(plan):
-            pass
-        versions, labels = plan.repository.versions("linear"), plan.repository.labels("linear")
-        published.append(versions == [1, 2])
-        assert versions == ([1, 2] if published[-1] else [1])
-        assert labels == ({"stable": 1, "canary": 2} if published[-1] else {"stable": 1})
-        assert {path.name for path in plan.directory.glob(".*")} == {".lock"}
-        if published[-1]:
-            beside = plan.repository.model_path("linear", 2).parent
-            assert {path.name for path in beside.iterdir()} == {MODEL_FILE, verdict.JSON_FILE, verdict.PAGE_FILE}
-    assert published == sorted(published)
-    assert True in published[:-1]
 
 
 # The schedule ---------------------------------------------------------------------------------------------------------
@@ -386,15 +289,18 @@ def test_drift_is_found_and_a_version_on_trial_waited_for(place: Place) -> None:
     """A jump is drift; while a challenger is on trial, there is nothing to do."""
     place.observe(Thermometer(jump_day=0.0, jump_fahrenheit=10.0))
     plan = dataclasses.replace(plan_in(place.root), observations=place.url)
-    wanted = job.look(plan, DriftRules(), time.time())
+    wanted = look(plan, DriftRules(), time.time())
     assert wanted.is_wanted
     assert "errors have grown" in wanted.reason
     place.repository.set_label("linear", "canary", place.repository.publish("linear", make_artefact()))
-    wanted = job.look(plan, DriftRules(), time.time())
-    assert not wanted.is_wanted
-    assert "version 2 is on trial" in wanted.reason
+    for rules in (DriftRules(), None):
+        wanted = look(plan, rules, time.time())
+        assert not wanted.is_wanted
+        assert "version 2 is on trial" in wanted.reason
+    place.repository.set_label("linear", "stable", 2)
+    assert look(plan, None, time.time()).is_wanted, "without --if-drift every round is wanted but for a trial"
 
 
 def test_a_model_without_a_champion_wants_one(tmp_path: Path) -> None:
     """A name with no version yet is no drift, and is trained all the same."""
-    assert job.look(plan_in(tmp_path), DriftRules(), time.time()).is_wanted
+    assert look(plan_in(tmp_path), DriftRules(), time.time()).is_wanted

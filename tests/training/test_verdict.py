@@ -11,11 +11,12 @@ from proto.repository import MODEL_FILE, Repository
 from tests.service.artefacts import make_artefact
 from tests.training.crash_publish import accepted, plan_in
 from tests.training.pages_read import Page
-from training import job
+from training.acceptance import publish_accepted
 from training.challengers import Figures
 from training.champion import read_champion
 from training.errors import ChampionError
 from training.gate import Check, GroupErrors, SourceErrors
+from training.job_lock import locked
 from training.observed import SourceCounts
 from training.verdict import (
     ACCEPTED,
@@ -100,9 +101,9 @@ def test_summary_and_exit_codes(tmp_path: Path) -> None:
 def test_first_version_of_a_name_needs_no_label(tmp_path: Path) -> None:
     """Without a champion the accepted version becomes stable by itself, its verdict beside it."""
     plan = plan_in(tmp_path)
-    with job.locked(plan):
+    with locked(plan):
         first = dataclasses.replace(accepted(plan), label=None)
-        made = job.publish_accepted(plan, first, make_artefact(), None)
+        made = publish_accepted(plan, first, make_artefact(), None)
     repository = Repository(tmp_path / "models")
     assert (made.version, made.remark) == (1, None)
     assert repository.labels("linear") == {"stable": 1}
@@ -113,8 +114,8 @@ def test_a_champion_that_changed_meanwhile_stops_the_publishing(tmp_path: Path) 
     """What was judged against a version that answers no more is not published."""
     plan = plan_in(tmp_path)
     plan.repository.publish("linear", make_artefact())
-    with job.locked(plan), pytest.raises(ChampionError, match="was changed while"):
-        job.publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), None)
+    with locked(plan), pytest.raises(ChampionError, match="was changed while"):
+        publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), None)
     assert plan.repository.versions("linear") == [1]
 
 
@@ -128,25 +129,25 @@ def test_a_label_is_given_late_only_where_nothing_was_decided_meanwhile(tmp_path
     def refuse(_label: str, _version: int) -> None:
         raise ChampionError("not now")
 
-    with job.locked(plan) as remark:
+    with locked(plan) as remark:
         assert remark is None
         cut_off = dataclasses.replace(plan, give_label=refuse)
-        made = job.publish_accepted(cut_off, accepted(plan), make_artefact(offset_celsius=1.0), former)
+        made = publish_accepted(cut_off, accepted(plan), make_artefact(offset_celsius=1.0), former)
     assert made.version == 2
     third = plan.repository.publish("linear", make_artefact(offset_celsius=2.0))
     if case != "nothing":
         plan.repository.set_label("linear", "stable" if case == "champion" else "canary", third)
     before = plan.repository.labels("linear")
-    with job.locked(plan) as remark:
+    with locked(plan) as remark:
         pass
-    with job.locked(plan) as again:
+    with locked(plan) as again:
         assert again is None
     if case == "nothing":
         assert remark is None
         assert plan.repository.labels("linear") == before | {"canary": 2}
     else:
         assert remark is not None
-        assert {"champion": "version 3 answers by now", "label": "the label was moved meanwhile"}[case] in remark
+        assert "linear/2 is not labelled 'canary': labels were changed" in remark
         assert plan.repository.labels("linear") == before
 
 
