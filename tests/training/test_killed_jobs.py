@@ -43,6 +43,7 @@ def running(process: "subprocess.Popen[str]") -> Iterator["subprocess.Popen[str]
             process.kill()
 
 
+@pytest.mark.timeout(400)  # six jobs, one after the other
 def test_a_second_job_says_that_one_is_at_it_and_a_killed_one_keeps_nobody_out(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
