@@ -2,12 +2,12 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import process
+from tests.waiting import until
 
 CHILD = (
     "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; sum(range(10**7)); time.sleep(60)'])"
@@ -36,11 +36,9 @@ def test_a_server_ends_with_everything_it_started(tmp_path: Path) -> None:
     """A child's time and memory count for the server, and stopping it leaves no process behind."""
     log = tmp_path / "log"
     with process.ServerProcess([sys.executable, "-c", CHILD], cores="0", log=log, environment={}) as server:
-        end = time.monotonic() + 60
-        while server.cpu_seconds() < 0.1 or len(server._tree()) < 2:  # noqa: SLF001 - to see that they end
-            assert time.monotonic() < end, "the child did not count"
-            time.sleep(0.05)
-        tree = server._tree()  # noqa: SLF001 - as above
+        pids = server._tree  # noqa: SLF001 - to see that they end
+        until(lambda: server.cpu_seconds() >= 0.1 and len(pids()) >= 2, "the child's work")
+        tree = pids()
         assert len(tree) == 2
         assert server.peak_bytes() > 1 << 20
     assert not [pid for pid in tree if process.is_running(pid)]

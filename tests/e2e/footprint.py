@@ -1,8 +1,6 @@
 """What a server's processes hold: threads, descriptors, memory, read from /proc."""
 
 import contextlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +38,3 @@ def _children(process: int) -> list[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
             children += [int(child) for child in task.read_text().split()]
     return [each for child in children for each in (child, *_children(child))]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that must in the end."""
-    end = time.monotonic() + SETTLED_SECONDS
-    while not holds():
-        assert time.monotonic() < end, "it does not settle"
-        time.sleep(0.1)

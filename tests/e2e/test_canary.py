@@ -24,8 +24,8 @@ from proto.traffic import CanaryTraffic, is_for_canary, place_of_id
 from service.canary import REQUEST_ID_KEY
 from tests.e2e.processes import Serving, quicksilver, serving
 from tests.service.artefacts import exact_celsius, make_artefact, make_fragile, make_slow
+from tests.waiting import until
 
-SETTLED_SECONDS: Final = 60
 TIMEOUT_SECONDS: Final = 30
 CLIENTS: Final = 6
 OFFSETS: Final = {1: 0.0, 2: 5.0, 3: 7.0, 4: 9.0}
@@ -35,14 +35,6 @@ SLOW: Final = 4
 IDS: Final = [f"caller-{number}" for number in range(24)]
 CONVERT: Final = "/quicksilver.v1.ConverterService/Convert"
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that must in the end."""
-    end = time.monotonic() + SETTLED_SECONDS
-    while not holds():
-        assert time.monotonic() < end, "it does not come about"
-        time.sleep(0.05)
 
 
 @dataclass
@@ -137,9 +129,9 @@ class Story:
         assert self.promote() == 5
         self.settles(1, 1, 0.0)
         self.share(FRAGILE, 0.5)
-        wait_until(lambda: self.metric("canary_fallback_calls_total", FRAGILE) > 0)
+        until(lambda: self.metric("canary_fallback_calls_total", FRAGILE) > 0, "calls that fall back")
         self.shadow(FRAGILE)
-        wait_until(lambda: self.metric("shadow_failed_rows_total", FRAGILE) > 0)
+        until(lambda: self.metric("shadow_failed_rows_total", FRAGILE) > 0, "rows that fail in the shadow")
         self.shadow(SLOW)
         self.repository.set_label("linear", "canary", 2)
         self.repository.remove("linear", SLOW)
@@ -152,14 +144,14 @@ class Story:
         self.repository.set_label("linear", "canary", canary)
         self.repository.set_canary_traffic("linear", CanaryTraffic(share=share))
         self.settles(1, canary, share)
-        wait_until(lambda: self.metric("canary_calls_total", canary) > 0)
+        until(lambda: self.metric("canary_calls_total", canary) > 0, "calls of the canary")
 
     def shadow(self, canary: int) -> None:
         """Let it run in the shadow, and wait until it does, and answers nobody."""
         self.repository.set_label("linear", "canary", canary)
         self.repository.set_canary_traffic("linear", CanaryTraffic(shadow=True))
         self.settles(1, canary, 0.0)
-        wait_until(lambda: self.metric("shadow_rows_total", canary) > 0)
+        until(lambda: self.metric("shadow_rows_total", canary) > 0, "rows in the shadow")
 
     def settles(self, stable: int, canary: int, share: float) -> None:
         """Wait until each of many callers, over several connections, gets the version that its id says."""
@@ -171,7 +163,7 @@ class Story:
         with ExitStack() as stack:
             options = [("grpc.use_local_subchannel_pool", 1)]
             channels = [stack.enter_context(grpc.insecure_channel(self.server.address, options)) for _ in range(4)]
-            wait_until(lambda: all(_versions(channel) == expected for channel in channels))
+            until(lambda: all(_versions(channel) == expected for channel in channels), "every caller's version")
 
     def observe(self, offset_celsius: float) -> None:
         """Report a thermometer that is so many degrees off, by observations that are newer than everything."""

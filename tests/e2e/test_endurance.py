@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from proto.repository import Repository
-from tests.e2e.footprint import Footprint, wait_until
+from tests.e2e.footprint import SETTLED_SECONDS, Footprint
 from tests.e2e.mixed_traffic import Tally, traffic
 from tests.e2e.processes import Serving
 from tests.e2e.processes import serving as start
 from tests.service.artefacts import make_artefact
+from tests.waiting import until
 
 SEED = 20_261_122
 MAX_GROWTH_BYTES = 24 << 20
@@ -76,14 +77,18 @@ class Course:
 def load(server: Serving, clients: int, seconds: float) -> tuple[Tally, Course]:
     """Warm the server, load it, and check the answers, and that what it holds is back where it was."""
     asyncio.run(traffic(server.address, clients, min(seconds, 20), SEED))
-    wait_until(lambda: server.metric(IN_FLIGHT) == 0)
+    until(lambda: server.metric(IN_FLIGHT) == 0, "calls in flight to end")
     before, course = Footprint.of(server.process.pid), Course([])
     with course.watching(server.process.pid, max(0.25, seconds / 100)):
         tally = asyncio.run(traffic(server.address, clients, seconds, SEED + clients, KINDS))
     assert tally.wrong[:5] == []
-    wait_until(lambda: server.metric(IN_FLIGHT) == 0)
+    until(lambda: server.metric(IN_FLIGHT) == 0, "calls in flight to end")
     with contextlib.suppress(AssertionError):  # what is not back then is told by the next lines
-        wait_until(lambda: Footprint.of(server.process.pid).descriptors <= before.descriptors)
+        until(
+            lambda: Footprint.of(server.process.pid).descriptors <= before.descriptors,
+            "descriptors to be closed",
+            SETTLED_SECONDS,
+        )
     after = Footprint.of(server.process.pid)
     assert after.descriptors <= before.descriptors
     assert after.threads <= before.threads + MAX_THREADS

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from proto.repository import Repository
 from service.client import Converter, ConverterError, Observation
 from tests.e2e.processes import ENVIRONMENT, Serving, quicksilver, serving
 from tests.service.artefacts import exact_celsius, make_artefact
+from tests.waiting import until
 
 BEGAN_SECONDS = time.time() - 3600
-WAIT_SECONDS = 60.0
 GROUP = 5
 
 
@@ -51,11 +52,8 @@ def _group(number: int, *, request_id: str | None = None) -> list[Observation]:
     ]
 
 
-def _eventually(look: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not look():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+def _follows(converter: Converter, observations: int) -> bool:
+    return converter.model().live_quality.observations == observations
 
 
 def _report_until_killed(server: Serving, numbers: Iterator[int], after: int) -> list[int]:
@@ -101,13 +99,16 @@ def test_workers_count_once_and_join_what_another_answered(repository: Repositor
                 reporting.report(_group(number, request_id=f"r{number}"))
         series = '{model="linear",version="1"}'
         with ObservationStore.open(url) as store:
-            _eventually(lambda: store.stats().joined == 20 * GROUP)
-        _eventually(lambda: server.metric(f"quicksilver_live_observations{series}") == 20 * GROUP)
+            until(lambda: store.stats().joined == 20 * GROUP, "all observations to be joined")
+        until(
+            lambda: server.metric(f"quicksilver_live_observations{series}") == 20 * GROUP,
+            "all observations to be followed",
+        )
         assert server.metric('quicksilver_observations_total{result="accepted"}') == 20 * GROUP
         assert server.metric(f"quicksilver_live_mae_celsius{series}") == pytest.approx(0.5, abs=1e-4)
         for _ in range(4):
             with Converter(server.address) as converter:
-                _eventually(lambda asked=converter: asked.model().live_quality.observations == 20 * GROUP)  # type: ignore[misc] # bound here
+                until(partial(_follows, converter, 20 * GROUP), "the worker to follow all")
 
 
 def test_conversions_go_on_while_a_job_on_the_store_is_killed(repository: Repository, url: str, tmp_path: Path) -> None:

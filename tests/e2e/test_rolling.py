@@ -8,7 +8,6 @@ import json
 import random
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from proto.repository import Repository
 from tests.e2e.processes import Serving
 from tests.e2e.processes import serving as start
 from tests.service.artefacts import exact_celsius, make_artefact
+from tests.waiting import until
 
 SEED: Final = 20_261_122
 AT_ONCE: Final = 16
@@ -137,8 +137,7 @@ def restart_in_turn(root: Path, restarts: int, policy: dict[str, Any], *flags: s
         load = Load(addresses, policy, clients=3)
         with load.flowing():
             for turn in range(restarts):
-                while any(begun(server) < ENOUGH_CALLS for server in servers):
-                    time.sleep(0.05)
+                until(lambda: all(begun(server) >= ENOUGH_CALLS for server in servers), "calls of both servers")
                 here = turn % 2
                 servers[here].signal(signal.SIGTERM)
                 assert servers[here].wait() == 0, "not every call was finished"

@@ -20,6 +20,7 @@ from service.client import Converter
 from tests.e2e.processes import ENVIRONMENT, FREE_PORTS, Serving, quicksilver, serving
 from tests.e2e.streams import Stream
 from tests.service.artefacts import make_artefact
+from tests.waiting import until
 
 LARGE_CALLS = 16
 MANY_VERSIONS = 1000
@@ -57,9 +58,8 @@ def server(transport: str, repository: Repository) -> Iterator[Serving]:
         yield process
 
 
-def _wait_for_readyz(server: Serving, status: int) -> None:
-    while server.get("/readyz")[0] != status:
-        time.sleep(0.01)
+def _wait_for_the_drain(server: Serving) -> None:
+    until(lambda: server.get("/readyz")[0] == 503, "the drain")
 
 
 def _code_of_a_new_call(address: str) -> grpc.StatusCode:
@@ -83,7 +83,7 @@ def test_a_signal_drains(server: Serving, transport: str, number: signal.Signals
             time.sleep(0.001)
         assert server.get("/readyz")[0] == 200
         server.signal(number)
-        _wait_for_readyz(server, 503)
+        _wait_for_the_drain(server)
         assert server.get("/healthz")[0] == 200
         while (code := _code_of_a_new_call(server.address)) is grpc.StatusCode.OK:
             time.sleep(0.001)  # probes learn of the drain a moment before calls are refused
@@ -144,7 +144,7 @@ def test_who_asks_twice_does_not_wait(repository: Repository) -> None:
         stream = Stream(channel)
         stream.convert(32)
         server.signal(signal.SIGTERM)
-        _wait_for_readyz(server, 503)
+        _wait_for_the_drain(server)
         server.signal(signal.SIGTERM)
         assert server.wait() == -signal.SIGTERM
 
@@ -156,7 +156,7 @@ def test_ctrl_c_in_a_script_that_ends_its_children_drains(repository: Repository
         stream.convert(32)
         server.signal(signal.SIGINT)
         server.signal(signal.SIGTERM)
-        _wait_for_readyz(server, 503)
+        _wait_for_the_drain(server)
         server.signal(signal.SIGTERM)
         assert stream.convert(212) == pytest.approx(100, abs=1e-4)
         assert stream.end() is grpc.StatusCode.OK

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from service.client import Converter
-from tests.e2e.footprint import Footprint, wait_until
+from tests.e2e.footprint import SETTLED_SECONDS, Footprint
 from tests.e2e.lifecycle_traffic import MODEL, PINNED, Clients, Story, tell
 from tests.e2e.processes import Serving
 from tests.e2e.processes import serving as start
+from tests.waiting import until
 
 SEED = 20_261_122
 MAX_GROWTH_BYTES = 24 << 20
@@ -85,7 +86,7 @@ def live_through(serving: Serving, story: Story, scale: Scale) -> None:
 
     _settle(address, story)
     with contextlib.suppress(AssertionError):  # what is not back then is told by the next line
-        wait_until(lambda: _is_back(Footprint.of(process), before))
+        until(lambda: _is_back(Footprint.of(process), before), "what it held before", SETTLED_SECONDS)
     after = Footprint.of(process)
     assert _is_back(after, before), f"before {before}, after {after}"
     print(  # noqa: T201 - the figures are what a long run is for
@@ -108,7 +109,7 @@ def _settle(address: str, story: Story) -> None:
     """End with one version under every label, and wait until nothing else is loaded."""
     last = story.end()
     wanted = [(PINNED, ["pinned"]), (last, ["canary", "stable"])]
-    wait_until(lambda: versions_of(address) == wanted)
+    until(lambda: versions_of(address) == wanted, "one version under every label")
 
 
 def _is_back(now: Footprint, before: Footprint) -> bool:
@@ -142,6 +143,9 @@ def test_all_series_of_versions_that_are_gone_are_removed(serving: Serving, stor
         lines = serving.get("/metrics")[1].splitlines()
         return {line.split('version="')[1].split('"')[0] for line in lines if f'model="{MODEL}",version="' in line}
 
-    wait_until(lambda: named() == {str(PINNED), str(last)})
+    until(lambda: named() == {str(PINNED), str(last)}, "the series of versions that are gone to go")
     story.publish(works=False)  # nothing newer comes after it, so that it is tried for certain
-    wait_until(lambda: serving.metric(f'quicksilver_load_failures_total{{model="{MODEL}"}}') >= 1)
+    until(
+        lambda: serving.metric(f'quicksilver_load_failures_total{{model="{MODEL}"}}') >= 1,
+        "the count of the load that failed",
+    )

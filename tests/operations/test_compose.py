@@ -28,7 +28,7 @@ from tests.environments import ROOT, install
 from tests.operations.conftest import INSTALL
 from tests.operations.engine import Engine, engine
 from tests.operations.stand_ins import download_packages, make_images, package_index
-from tests.operations.waiting import LIMIT_SECONDS, until
+from tests.waiting import LIMIT_SECONDS, until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]  # of which the first test makes the images
 

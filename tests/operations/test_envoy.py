@@ -24,9 +24,9 @@ from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
 from tests.e2e.processes import Serving, serving
 from tests.environments import ROOT
-from tests.operations.waiting import LIMIT_SECONDS, until
 from tests.service.artefacts import make_artefact
 from tests.service.http2.test_lifecycle import Authority
+from tests.waiting import LIMIT_SECONDS, until
 
 CONFIGURATION = ROOT / "deploy" / "envoy" / "envoy.yaml"
 CALLERS = 4

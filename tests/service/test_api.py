@@ -3,7 +3,6 @@
 import math
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from service.server import Server
 from service.status import Code
 from tests.service.artefacts import DOMAIN, HALF_WIDTH_CELSIUS, exact_celsius
 from tests.service.conftest import StartServer
+from tests.waiting import until
 
 TIMEOUT_SECONDS = 30
 
@@ -169,7 +169,7 @@ def test_too_much_waiting_work_is_refused_at_once(start_server: StartServer, mon
         accepted = [stub.Convert.future(request, timeout=TIMEOUT_SECONDS)]
         assert stall.entered.wait(TIMEOUT_SECONDS)
         others = [stub.Convert.future(request, timeout=TIMEOUT_SECONDS) for _ in range(5)]
-        _wait_until(lambda: sum(call.done() for call in others) == 3)
+        until(lambda: sum(call.done() for call in others) == 3, "three refusals")
         refused = [call for call in others if call.done()]
         stall.released.set()
         accepted += [call for call in others if call not in refused]
@@ -194,8 +194,9 @@ def test_rows_are_not_run_for_a_caller_whose_deadline_passed(
             if _started(server) > 1:
                 break
         # The client keeps the deadline too, and resets the call: whichever comes first.
-        _wait_until(
-            lambda: _handled(server, "DeadlineExceeded") + _handled(server, "Canceled") == _started(server) - 1 > 0
+        until(
+            lambda: _handled(server, "DeadlineExceeded") + _handled(server, "Canceled") == _started(server) - 1 > 0,
+            "the end of the expired call",
         )
         stall.released.set()
         assert first.result().version == 1
@@ -214,9 +215,9 @@ def test_rows_are_not_run_for_a_caller_who_left(start_server: StartServer, monke
         assert stall.entered.wait(TIMEOUT_SECONDS)
         leaver = stub.Convert.future(api.ConvertRequest(fahrenheit=[50] * (LARGE + 1)), timeout=TIMEOUT_SECONDS)
         stayer = stub.Convert.future(api.ConvertRequest(fahrenheit=[50] * (LARGE + 2)), timeout=TIMEOUT_SECONDS)
-        _wait_until(lambda: _waiting(server) >= 3)
+        until(lambda: _waiting(server) >= 3, "three calls to wait")
         leaver.cancel()
-        _wait_until(lambda: _handled(server, "Canceled") == 1)
+        until(lambda: _handled(server, "Canceled") == 1, "the end of the cancelled call")
         stall.released.set()
         assert (first.result().version, len(stayer.result().celsius)) == (1, LARGE + 2)
     assert stall.rows == [LARGE, LARGE + 2]
@@ -259,13 +260,6 @@ def _handled(server: Server, code: str) -> float:
 def _sum(server: Server, name: str, *labels: str) -> float:
     lines = [line for line in _scrape(server).splitlines() if line.startswith(name)]
     return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in labels))
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.01)
 
 
 # ConvertStream --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +29,7 @@ from service.shadow import Shadow, ShadowLimits
 from service.snapshot import FAMILIES, Distribution, Labels
 from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile, make_slow, make_softmax
 from tests.service.test_dataplane import NOW, Runs
+from tests.waiting import until
 
 TIMEOUT_SECONDS = 30
 OFFSETS = {1: 0.0, 2: 5.0}
@@ -92,12 +92,9 @@ class Plane:
         name = f"quicksilver_{family}"
         return distributions[name].get(labels) or numbers[name].get(labels, 0)
 
-    def wait_for(self, holds: Callable[[], bool]) -> None:
-        """Wait until the shadow has done something."""
-        end = time.monotonic() + TIMEOUT_SECONDS
-        while not holds():
-            assert time.monotonic() < end, "it does not come about"
-            time.sleep(0.005)
+    def wait_for_shadow(self, rows: int, version: str = "2") -> None:
+        """Wait until a version has run so many rows in the shadow."""
+        until(lambda: self.counted("shadow_rows", "linear", version) == rows, f"row {rows} in the shadow")
 
 
 def convert(*fahrenheit: float, request_id: str = "", metadata_id: str | None = None, **options: Any) -> Request:  # noqa: ANN401 - any field
@@ -299,7 +296,7 @@ def test_the_shadow_runs_the_same_rows_and_measures_the_difference(tmp_path: Pat
     requests = [infer(50.0) for _ in range(30)] + [convert(60.0, 70.0), convert(80.0, version=1)]
     plane.answer(requests)
     assert [check(request, (50.0,)) for request in requests[:30]] == [1] * 30
-    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "2") == 32)
+    plane.wait_for_shadow(32)
     measured = plane.counted("shadow_difference_celsius", "linear", "2")
     assert sum(measured.counts) == 32
     assert measured.total == pytest.approx(32 * 5, abs=0.01)
@@ -316,7 +313,7 @@ def test_copies_run_only_after_the_answer_is_given(tmp_path: Path) -> None:
     assert plane.shadow.waiting_bytes == 0, "nothing was offered"
     assert plane.counted("shadow_rows", "linear", "2") == 0
     plane.deliver([request])
-    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "2") == 1)
+    plane.wait_for_shadow(1)
     plane.canaries.stop()
 
 
@@ -328,7 +325,7 @@ def test_a_canary_that_fails_in_the_shadow_harms_nobody(tmp_path: Path, capsys: 
         request = convert(fahrenheit)
         plane.answer([request])
         assert check(request, (fahrenheit,)) == 1
-        plane.wait_for(lambda before=before: plane.counted("shadow_rows", "linear", "2") == before + 1)  # type: ignore[misc] # bound now
+        plane.wait_for_shadow(before + 1)
     assert plane.counted("shadow_failed_rows", "linear", "2") == 2
     assert capsys.readouterr().out.count("canary failed in the shadow") == 1
     plane.canaries.stop()
@@ -349,7 +346,7 @@ def test_copies_that_are_too_many_are_dropped_and_counted(tmp_path: Path) -> Non
         ran, dropped = plane.counted("shadow_rows", "linear", "2"), plane.counted("shadow_dropped_rows", "linear")
         return bool(ran + dropped == 6000 and ran and dropped)
 
-    plane.wait_for(all_told)
+    until(all_told, "every row to be run or dropped")
     assert threading.active_count() <= threads + 1
     plane.canaries.stop()
 
@@ -368,7 +365,7 @@ def test_without_a_thread_for_the_shadow_callers_are_answered(tmp_path: Path, mo
     assert check(request, (50.0, 60.0)) == 1
     assert plane.counted("shadow_dropped_rows", "linear") == 2
     plane.answer([convert(50.0)])
-    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "2") == 1)
+    plane.wait_for_shadow(1)
     plane.canaries.stop()
 
 
@@ -379,7 +376,7 @@ def test_what_was_counted_of_a_version_goes_with_it(tmp_path: Path) -> None:
     plane = Plane(models)
     models.subscribe(plane.canaries.forget_retired)
     plane.answer([convert(50.0)])
-    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "2") == 1)
+    plane.wait_for_shadow(1)
     late = convert(50.0)
     plane.dataplane.answer([late])
     repository.publish("linear", make_artefact(offset_celsius=7))
@@ -389,6 +386,6 @@ def test_what_was_counted_of_a_version_goes_with_it(tmp_path: Path) -> None:
     plane.deliver([late])
     assert plane.counted("shadow_rows", "linear", "2") == 0
     plane.answer([convert(50.0)])
-    plane.wait_for(lambda: plane.counted("shadow_rows", "linear", "3") == 1)
+    plane.wait_for_shadow(1, "3")
     assert plane.counted("shadow_rows", "linear", "2") == 0
     plane.canaries.stop()

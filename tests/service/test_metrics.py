@@ -1,8 +1,7 @@
 """What Prometheus reads, after real calls."""
 
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 from urllib.request import Request, urlopen
@@ -25,6 +24,7 @@ from service.server import Server
 from service.snapshot import INFERENCE_SECONDS_BOUNDS, ROWS_BOUNDS, SECONDS_BOUNDS
 from service.status import Code
 from tests.service.conftest import StartServer
+from tests.waiting import until
 
 SERVICE = "quicksilver.v1.ConverterService"
 OURS = {
@@ -65,16 +65,13 @@ class _Scrape:
     """One reading of /metrics, once no call is in flight: a call counts as ended a moment after its answer went out."""
 
     def __init__(self, server: Server) -> None:
-        for _ in range(1000):
-            self._read(server)
-            if not self.value("quicksilver_in_flight_calls"):
-                return
-            time.sleep(0.01)
+        until(partial(self._is_settled, server), "calls in flight to end")
 
-    def _read(self, server: Server) -> None:
+    def _is_settled(self, server: Server) -> bool:
         with urlopen(f"http://{server.http_address}/metrics") as response:
             self.text = response.read().decode()
         self.families = {family.name: family for family in text_string_to_metric_families(self.text)}
+        return self.value("quicksilver_in_flight_calls") == 0
 
     def series(self) -> set[tuple[str, ...]]:
         """Every series: its name, and the values of its labels."""
@@ -156,7 +153,9 @@ def test_errors_count_under_their_code_and_run_nothing(server: Server, stub: Con
     ):
         with pytest.raises(grpc.RpcError):
             stub.Convert(api.ConvertRequest(**fields), timeout=30)
-        _wait_until(partial(_is_counted_once, server, code))  # books are kept after the answer went out
+        until(
+            partial(_is_counted_once, server, code), f"the count of {code}"
+        )  # books are kept after the answer went out
     assert _Scrape(server).value("quicksilver_rows_total") == 0
 
 
@@ -229,18 +228,11 @@ def test_connections_are_counted(server: Server) -> None:
     with Converter(server.address, model="linear") as converter:
         converter.convert(32)
         assert _Scrape(server).value("quicksilver_connections") == 1
-    _wait_until(lambda: _Scrape(server).value("quicksilver_connections") == 0)
+    until(lambda: _Scrape(server).value("quicksilver_connections") == 0, "the connection to be gone")
     after = _Scrape(server)
     assert before.value("quicksilver_connections_opened_total") == 0
     assert after.value("quicksilver_connections_opened_total") == 1
     assert after.value("quicksilver_connections_closed_total", reason="peer") == 1
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.01)
 
 
 def test_openmetrics_is_spoken_to_who_asks(server: Server, stub: ConverterServiceStub) -> None:

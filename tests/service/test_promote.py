@@ -20,6 +20,7 @@ from service.engine import Engine
 from tests.e2e.processes import ENVIRONMENT
 from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile
 from tests.service.open_inference.graphs import two_by_two
+from tests.waiting import until
 
 Run = Callable[..., tuple[int, str, str]]
 Observe = Callable[..., None]
@@ -310,11 +311,12 @@ def test_a_watch_waits_for_a_store_that_is_not_there_yet(
         try:
             assert "there is no store" in watch.stderr.readline()
             observe(400, 5.0)
-            until = time.monotonic() + 60
-            while repository.labels("linear")["stable"] != 2:
+
+            def promoted() -> bool:
                 assert watch.poll() is None, "the watch ended"
-                assert time.monotonic() < until, "the canary is not promoted"
-                time.sleep(0.05)
+                return repository.labels("linear")["stable"] == 2
+
+            until(promoted, "the canary to be promoted")
             watch.terminate()
             assert watch.wait(60) == 0
         finally:

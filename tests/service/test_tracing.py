@@ -3,8 +3,7 @@
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.request import Request, urlopen
@@ -27,6 +26,7 @@ from service.workers.supervisor import Supervisor
 from tests.e2e.processes import ENVIRONMENT
 from tests.e2e.test_imports import BLOCK
 from tests.service.conftest import StartServer
+from tests.waiting import until
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -58,21 +58,13 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def wait_for(self, name: str, count: int = 1) -> list[Span]:
         """Wait for spans of a name."""
-        until(lambda: len(self.named(name)) >= count)
+        until(lambda: len(self.named(name)) >= count, f"{count} spans {name}")
         return self.named(name)
 
     def children(self, parent: Span) -> list[Span]:
         """The spans below another, in the order of their beginnings."""
         below = [span for span in self.spans if span.parent_span_id == parent.span_id]
         return sorted(below, key=lambda span: span.start_time_unix_nano)
-
-
-def until(done: Callable[[], object]) -> None:
-    """Wait for something that another thread does."""
-    end = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -172,7 +164,7 @@ def test_a_bucket_leads_to_a_trace(traced: Server) -> None:
     """Whoever asks for OpenMetrics finds the trace of a call in the bucket that counted it; others find none."""
     convert(traced.address, 50, metadata=[("traceparent", SAMPLED)])
     wanted = Request(f"http://{traced.http_address}/metrics", headers={"Accept": "application/openmetrics-text"})
-    until(lambda: exemplars(wanted))
+    until(lambda: exemplars(wanted), "an exemplar")
     ((value, trace, bound),) = exemplars(wanted)
     assert trace == TRACE
     assert 0 < value <= bound
@@ -204,7 +196,7 @@ def test_workers_trace_and_their_exemplars_are_joined(repository: Repository, re
         received[0].wait_for(CONVERT)
         headers = {"Accept": "application/openmetrics-text"}
         wanted = Request(f"http://{supervisor.http_address}/metrics", headers=headers)
-        until(lambda: exemplars(wanted))
+        until(lambda: exemplars(wanted), "an exemplar")
         assert [trace for _, trace, _ in exemplars(wanted)] == [TRACE]
     finally:
         supervisor.stop()

@@ -2,11 +2,9 @@
 
 import dataclasses
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
@@ -14,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.environments import free_port
 from tests.operations.debian import unpacked
+from tests.waiting import answers, until
 from training.cli import main
 from training.errors import TelemetryError
 from training.telemetry import FAMILIES, JobMetrics, Look, Verdict, check_places, deliver, deliver_look
@@ -41,15 +40,12 @@ def gateway() -> Iterator[str]:
     program = unpacked("prometheus-pushgateway") / "usr/bin/prometheus-pushgateway"
     address = f"127.0.0.1:{free_port()}"
     with subprocess.Popen([program, f"--web.listen-address={address}", "--log.level=error"]) as process:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                with urlopen(f"http://{address}/-/ready", timeout=5):
-                    break
-            except URLError:
-                assert time.monotonic() < end, "the Pushgateway did not come up"
-                assert process.poll() is None, "the Pushgateway ended"
-                time.sleep(0.05)
+
+        def ready() -> bool:
+            assert process.poll() is None, "the Pushgateway ended"
+            return answers(f"http://{address}/-/ready")
+
+        until(ready, "the Pushgateway")
         yield f"http://{address}"
         process.terminate()
 

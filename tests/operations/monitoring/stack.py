@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,8 +28,8 @@ from tests.environments import free_port
 from tests.operations.debian import beside_its_data
 from tests.operations.monitoring.promql import ROOT, RULES
 from tests.operations.monitoring.shortened import call_webhook, point_prometheus, shorten_rules
-from tests.operations.waiting import LIMIT_SECONDS
 from tests.service.artefacts import describe, exact_celsius, make_artefact
+from tests.waiting import LIMIT_SECONDS, answers, until
 
 PAUSE_SECONDS: Final = 0.02
 """Between two rounds of calls: load enough for every rate, and time left for the rest of the machine."""
@@ -249,7 +250,7 @@ def _watch(
         f"--web.listen-address={addresses['prometheus']}",
     )
     for address in addresses.values():
-        _wait_until_ready(f"http://{address}/-/ready")
+        until(partial(answers, f"http://{address}/-/ready"), f"http://{address}/-/ready")
     return addresses
 
 
@@ -265,14 +266,3 @@ class _Starter:
         process = subprocess.Popen([*before, file, *arguments], stdout=log, stderr=log)
         self._ending.callback(process.wait)
         self._ending.callback(process.kill)
-
-
-def _wait_until_ready(url: str) -> None:
-    until = time.monotonic() + LIMIT_SECONDS
-    while True:
-        try:
-            with urlopen(url, timeout=5):  # noqa: S310 - an address of ours
-                return
-        except OSError:
-            assert time.monotonic() < until, f"{url} does not answer"
-        time.sleep(0.1)  # a program of another's: nothing tells when it is there

@@ -10,7 +10,7 @@ from deploy.grafana.queries import fill
 from tests.operations.monitoring.promql import FILLED, alerts, questions, rules, selectors_of
 from tests.operations.monitoring.shortened import shorten
 from tests.operations.monitoring.stack import Load, Stack, running
-from tests.operations.waiting import LIMIT_SECONDS, until
+from tests.waiting import LIMIT_SECONDS, until
 from training.telemetry import JobMetrics, Look, deliver, deliver_look
 
 pytestmark = pytest.mark.timeout(300)

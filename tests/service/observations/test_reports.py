@@ -36,6 +36,7 @@ from service.status import Code
 from tests.databases.postgres import Postgres
 from tests.service.artefacts import DOMAIN, HALF_WIDTH_CELSIUS, exact_celsius
 from tests.service.conftest import StartServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from service.observations.recorder import Report
@@ -71,14 +72,6 @@ def converter(observing: Server) -> Iterator[Converter]:
     """A client of it."""
     with Converter(observing.address, timeout_seconds=TIMEOUT_SECONDS) as converter:
         yield converter
-
-
-def eventually(look: Callable[[], bool]) -> None:
-    """Wait until something is so."""
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while not look():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 def numbers(server: Server, family: str) -> dict[tuple[str, ...], float]:
@@ -183,7 +176,7 @@ def test_more_a_second_than_the_setting_says_are_refused(start_server: StartServ
         assert converter.report([observation(number) for number in range(50)]) == Added(50, 0)
         with pytest.raises(ServerBusyError, match="come again in"):
             converter.report([observation(51)])
-    eventually(lambda: numbers(server, "quicksilver_shed_calls")["observations",] == 1)
+    until(lambda: numbers(server, "quicksilver_shed_calls")["observations",] == 1, "the count of the refusal")
     assert numbers(server, "quicksilver_observations")["refused",] == 1
 
 
@@ -247,7 +240,7 @@ def test_observations_are_joined_to_what_was_answered(converter: Converter, url:
         ]
     )
     with ObservationStore.open(url) as store:
-        eventually(lambda: store.stats().joined > 0)
+        until(lambda: store.stats().joined > 0, "a joined observation")
         found = {one.id: (one.model, one.version, one.predicted_celsius) for one in store.observations()}
     assert found["right"] == ("linear", 2, float(answered.celsius[1]))
     assert found["other-row"] == found["unknown"] == (None, None, None)
@@ -260,7 +253,7 @@ def test_a_stream_of_conversions_is_joined_too(observing: Server, converter: Con
         assert len(list(ConverterServiceStub(channel).ConvertStream(iter(requests)))) == 1
     converter.report([Observation("on-stream", 50.25, 10.0, BEGAN_SECONDS, "bench", "s-1", 0)])
     with ObservationStore.open(url) as store:
-        eventually(lambda: store.stats().joined == 1)
+        until(lambda: store.stats().joined == 1, "the observation to be joined")
 
 
 def test_the_example_of_the_page_works(observing: Server) -> None:
@@ -278,7 +271,9 @@ def test_live_quality_is_measured_for_every_loaded_version(observing: Server, co
     reported = [observation(number, error_celsius=error) for number, error in enumerate(errors.tolist())]
     reported.append(observation(999, error_celsius=20.0, fahrenheit=DOMAIN[1] + 50))
     converter.report(reported)
-    eventually(lambda: converter.model("linear", version=2).live_quality.observations == 201)
+    until(
+        lambda: converter.model("linear", version=2).live_quality.observations == 201, "all observations to be followed"
+    )
     for version, offset in ((1, 0.0), (2, 5.0)):
         expected = np.array([*errors, 20.0]) + offset
         quality = converter.model("linear", version=version).live_quality
@@ -310,19 +305,22 @@ def test_live_quality_is_that_of_the_latest(start_server: StartServer, url: str)
         store.add([observation(number, error_celsius=1.0) for number in range(50, 70)])
     server = start_server(observations=url, live_observations=20)
     with Converter(server.address) as converter:
-        eventually(lambda: converter.model().live_quality.observations == 20)
+        until(lambda: converter.model().live_quality.observations == 20, "the latest observations")
         assert converter.model().live_quality.mae_celsius.value == pytest.approx(1.0, abs=1e-4)
         with ObservationStore.open(url) as store:  # somebody else writes to the store
             store.add([observation(number, error_celsius=3.0) for number in range(70, 90)])
-        eventually(lambda: converter.model().live_quality.mae_celsius.value > 2)
+        until(lambda: converter.model().live_quality.mae_celsius.value > 2, "what somebody else wrote")
 
 
 def test_a_removed_version_has_no_live_quality(observing: Server, converter: Converter, repository: Repository) -> None:
     """Its series go with it."""
     converter.report([observation(number) for number in range(20)])
-    eventually(lambda: ("linear", "2") in numbers(observing, "quicksilver_live_mae_celsius"))
+    until(lambda: ("linear", "2") in numbers(observing, "quicksilver_live_mae_celsius"), "the series of version 2")
     repository.remove("linear", 2)
-    eventually(lambda: ("linear", "2") not in numbers(observing, "quicksilver_live_mae_celsius"))
+    until(
+        lambda: ("linear", "2") not in numbers(observing, "quicksilver_live_mae_celsius"),
+        "the end of the series of version 2",
+    )
     assert ("linear", "1") in numbers(observing, "quicksilver_live_mae_celsius")
 
 
@@ -348,7 +346,7 @@ def test_conversions_go_on_while_the_database_is_killed(start_server: StartServe
             with postgres.killed(), pytest.raises(ConverterError) as caught:
                 converter.report([observation(2)])
             assert caught.value.code is Code.UNAVAILABLE
-            eventually(lambda: _stored(converter, observation(3)))
+            until(lambda: _stored(converter, observation(3)), "the database to take observations again")
             assert converter.report([observation(1), observation(2), observation(3)]).duplicates >= 2
     finally:
         over.set()
@@ -387,7 +385,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(start_server: StartS
         with Converter(server.address, timeout_seconds=TIMEOUT_SECONDS) as converter:
             assert converter.convert(50.0).version == 1
     with Converter(server.address, timeout_seconds=TIMEOUT_SECONDS) as converter:
-        eventually(lambda: _stored(converter, observation(1)))
+        until(lambda: _stored(converter, observation(1)), "the database to take an observation")
 
 
 class Recorded:

@@ -26,7 +26,8 @@ from service.logs import SWITCHES
 from service.workers.supervisor import Supervisor
 from tests.service.artefacts import exact_celsius, make_artefact
 from tests.service.test_lifecycle_model import Expected
-from tests.service.workers.test_supervisor import Scrape, pids, supervised, until
+from tests.service.workers.test_supervisor import Scrape, pids, supervised
+from tests.waiting import until
 
 SECONDS = 60.0
 FAHRENHEIT = 50.0
@@ -121,7 +122,7 @@ class Worker:
 def both(supervisor: Supervisor) -> Iterator[list[Worker]]:
     """A connection to each worker, by their places."""
     pids(supervisor)
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
     with contextlib.ExitStack() as opened:
         workers, first_is_second = [], False
         for _ in range(2):
@@ -139,7 +140,7 @@ def kill_one(supervisor: Supervisor, place: int = 0) -> None:
     """Kill a worker, and return when another has taken its place."""
     victim = pids(supervisor)[place]
     os.kill(victim, signal.SIGKILL)
-    until(lambda: victim not in pids(supervisor))
+    until(lambda: victim not in pids(supervisor), "another worker")
 
 
 @contextlib.contextmanager
@@ -154,7 +155,15 @@ def out_of_descriptors(process: int) -> Iterator[None]:
 
 
 def test_statistics_are_those_of_all(supervisor: Supervisor, repository: Repository) -> None:
-    """Whichever worker is asked, it tells the calls, runs, rows and sizes of all, and of one that was killed since."""
+    """Whichever worker is asked, it tells the calls, runs, rows and sizes of all, and of one that was killed since.
+
+    A worker keeps its books after its answers went out: another that is asked at that very instant may be told before.
+    """
+
+    def told_of(worker: Worker) -> tuple[int, int]:
+        stats = worker.statistics("counted").inference_stats
+        return stats.success.count, stats.fail.count
+
     repository.publish("counted", make_artefact())
     with both(supervisor) as workers:
         workers[0].load("counted")
@@ -162,6 +171,7 @@ def test_statistics_are_those_of_all(supervisor: Supervisor, repository: Reposit
             for _ in range(calls):
                 worker.convert("counted", *range(calls))
         assert workers[0].convert("counted", -500.0) is grpc.StatusCode.INVALID_ARGUMENT
+        until(lambda: told_of(workers[0]) == told_of(workers[1]) == (5, 1), "both to tell of all calls")
         told = [worker.statistics("counted") for worker in workers]
         assert told[0] == told[1]
         stats = told[0].inference_stats
@@ -175,7 +185,7 @@ def test_statistics_are_those_of_all(supervisor: Supervisor, repository: Reposit
     with both(supervisor) as workers:
         assert [worker.statistics("counted") for worker in workers] == told
         workers[0].convert("counted")
-        assert workers[1].statistics("counted").inference_stats.success.count == 6
+        until(lambda: told_of(workers[1]) == (6, 1), "one to tell of the other's call")
 
 
 def test_log_settings_are_those_of_all(supervisor: Supervisor) -> None:
@@ -198,7 +208,7 @@ def test_a_load_that_fails_in_one_worker_is_told(supervisor: Supervisor, reposit
     repository.publish("halfway", make_artefact())
     second = pids(supervisor)[1]
     with both(supervisor) as workers:
-        until(lambda: [worker.health("halfway") for worker in workers] == [NOT_SERVING, NOT_SERVING])  # both saw it
+        until(lambda: [worker.health("halfway") for worker in workers] == [NOT_SERVING] * 2, "both to see the model")
         watch = workers[0].watch("halfway")
         assert next(watch) == NOT_SERVING
         with out_of_descriptors(second):

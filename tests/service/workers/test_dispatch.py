@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.closed import Closed
 from service.workers.dispatch import Dispatcher, choose
 from service.workers.handoff import Arrivals, pass_on
+from tests.waiting import loop_until
 
 MANY = 600
 """More connections than fit into a socketpair before the other end takes them."""
@@ -40,13 +41,6 @@ def _name(file: Path) -> str:
         return str(file.readlink())
     except FileNotFoundError:
         return ""
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Let the loop turn until something holds."""
-    async with asyncio.timeout(20):
-        while not done():  # noqa: ASYNC110 - what is waited for happens in sockets, which set no event
-            await asyncio.sleep(0.001)
 
 
 class End:
@@ -126,10 +120,10 @@ async def test_connections_spread_evenly(dispatcher: Dispatcher[int], ends: list
         dispatcher.add(number, end.ours)
         end.begin()
     with clients(dispatcher, 10):
-        await until(lambda: [len(end.taken) for end in ends] == [5, 5])
+        await loop_until(lambda: [len(end.taken) for end in ends] == [5, 5], "connections to be taken up")
         dispatcher.over(1, 3)
         with clients(dispatcher, 3):
-            await until(lambda: [len(end.taken) for end in ends] == [5, 8])
+            await loop_until(lambda: [len(end.taken) for end in ends] == [5, 8], "connections to be taken up")
         assert dispatcher.connections() == {0: 5, 1: 5}
 
 
@@ -139,9 +133,10 @@ async def test_what_a_worker_does_not_take_up_waits(dispatcher: Dispatcher[int],
     accepted = Accepted()
     with clients(dispatcher, MANY, accepted) as connected:
         ends[0].begin()
-        await until(lambda: len(ends[0].taken) == MANY)
+        await loop_until(lambda: len(ends[0].taken) == MANY, "connections to be taken up")
         assert {client.recv(1) for client in connected} == {b"!"}
-        await until(lambda: accepted.descriptors() == MANY)  # the other end's; ours is closed once it is passed
+        # the other end's; ours is closed once it is passed
+        await loop_until(lambda: accepted.descriptors() == MANY, "our descriptors to be closed")
     for connection in ends[0].taken:
         connection.close()
     assert accepted.descriptors() == 0
@@ -157,7 +152,7 @@ async def test_what_was_not_passed_goes_to_another(dispatcher: Dispatcher[int], 
         dispatcher.add(1, ends[1].ours)
         ends[1].begin()
         ends[0].begin()
-        await until(lambda: len(ends[0].taken) + len(ends[1].taken) == MANY)
+        await loop_until(lambda: len(ends[0].taken) + len(ends[1].taken) == MANY, "connections to be taken up")
         assert ends[0].taken
         assert ends[1].taken
         assert {client.recv(1) for client in connected} == {b"!"}
@@ -169,7 +164,7 @@ async def test_one_that_finds_nobody_waits(dispatcher: Dispatcher[int], ends: li
         await asyncio.sleep(0.01)
         dispatcher.add(0, ends[0].ours)
         ends[0].begin()
-        await until(lambda: len(ends[0].taken) == 1)
+        await loop_until(lambda: len(ends[0].taken) == 1, "connections to be taken up")
         assert client.recv(1) == b"!"
 
 
@@ -180,12 +175,12 @@ async def test_the_limit_holds_over_all(ends: list[End]) -> None:
         dispatcher.add(number, end.ours)
         end.begin()
     with clients(dispatcher, 5) as connected:
-        await until(lambda: sum(len(end.taken) for end in ends) == 3)
+        await loop_until(lambda: sum(len(end.taken) for end in ends) == 3, "connections to be taken up")
         assert [client.recv(1) for client in connected] == [b"!"] * 3 + [b""] * 2
         assert dispatcher.refused == {Closed.FULL: 2}
         dispatcher.over(0, 1)
         with clients(dispatcher, 1) as (further,):
-            await until(lambda: sum(len(end.taken) for end in ends) == 4)
+            await loop_until(lambda: sum(len(end.taken) for end in ends) == 4, "connections to be taken up")
             assert further.recv(1) == b"!"
     dispatcher.close()
 
@@ -198,7 +193,7 @@ async def test_a_worker_that_leaves_is_passed_nothing_more(dispatcher: Dispatche
     with clients(dispatcher, 4):
         dispatcher.leave(0)
         with clients(dispatcher, 2):
-            await until(lambda: len(ends[1].taken) == 4)
+            await loop_until(lambda: len(ends[1].taken) == 4, "connections to be taken up")
             assert dispatcher.connections() == {0: 2, 1: 4}
             ends[0].begin()
             ends[0].arrivals.finish()

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from urllib.error import HTTPError
@@ -41,6 +40,7 @@ from tests.e2e.processes import FREE_PORTS, quicksilver, serving
 from tests.service.artefacts import make_artefact
 from tests.service.http2.raw import RawClient, framed, request
 from tests.service.http2.test_lifecycle import Authority, secure
+from tests.waiting import until
 
 BODY = framed(api.ConvertRequest(fahrenheit=[50.0]).SerializeToString())
 MEDDLED = ("-P", "-m", "tests.service.workers.meddled")
@@ -102,14 +102,6 @@ def test_settings_that_cannot_be(settings: dict[str, object], complaint: str) ->
 
 
 # Doing ----------------------------------------------------------------------------------------------------------------
-
-
-def until(done: Callable[[], object]) -> None:
-    """Wait for something that other processes do."""
-    end = time.monotonic() + SECONDS
-    while not done():
-        assert time.monotonic() < end, "what was waited for did not come"
-        time.sleep(0.01)
 
 
 def alive(pid: int) -> bool:
@@ -204,14 +196,14 @@ def supervisor(repository: Repository) -> Iterator[Supervisor]:
 
 def pids(supervisor: Supervisor) -> list[int]:
     """The workers' processes, by their places; all are up."""
-    until(lambda: Scrape(supervisor.http_address).total("quicksilver_worker_up") == 2)
+    until(lambda: Scrape(supervisor.http_address).total("quicksilver_worker_up") == 2, "both workers to be up")
     return [member.pid for _, member in sorted(supervisor._holders.items())]  # noqa: SLF001 - nobody else needs them
 
 
 @contextlib.contextmanager
 def channels(supervisor: Supervisor, count: int, places: list[int] | None = None) -> Iterator[list[grpc.Channel]]:
     """Connections of their own, opened one after the other; `places` learns which worker each is with."""
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
     before = [0.0, 0.0]
     with contextlib.ExitStack() as opened:
         made = []
@@ -253,7 +245,7 @@ def counted_since(supervisor: Supervisor, before: Sequence[float], timed: int) -
     def counts() -> list[float]:
         return [now - then for now, then in zip(Scrape(supervisor.http_address).calls, before, strict=True)]
 
-    until(lambda: counts()[2] >= timed)
+    until(lambda: counts()[2] >= timed, f"{timed} calls to be counted")
     return counts()
 
 
@@ -265,7 +257,7 @@ def test_values_are_right_and_connections_even(supervisor: Supervisor) -> None:
             assert convert(channel, 32, 98.6, 212) == [0.0, 37.0, 100.0]
         assert Scrape(supervisor.http_address).connections == [5, 5]
     assert counted_since(supervisor, before.calls, 20) == [20, 20, 20, 40]
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
 
 
 def test_a_scrape_is_as_that_of_one_process(supervisor: Supervisor) -> None:
@@ -293,7 +285,7 @@ def test_a_killed_worker_is_replaced_and_what_it_counted_stays(supervisor: Super
         before = Scrape(supervisor.http_address).calls
         os.kill(pids(supervisor)[0], signal.SIGKILL)
         assert readyz(supervisor.http_address) == 200
-        until(lambda: replaced(supervisor) == deaths + 1)
+        until(lambda: replaced(supervisor) == deaths + 1, "the death to be counted")
         assert Scrape(supervisor.http_address).calls == before
         pids(supervisor)
     with channels(supervisor, 4):
@@ -348,7 +340,7 @@ def test_a_worker_that_is_terminated_drains_and_is_replaced(supervisor: Supervis
     workers = pids(supervisor)
     deaths = replaced(supervisor)
     before = Scrape(supervisor.http_address).calls
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
     with RawClient(supervisor.address) as client:
         stream = client.call(BODY[:7], request(), end=False)
         leaving = workers[Scrape(supervisor.http_address).connections.index(1)]
@@ -357,7 +349,7 @@ def test_a_worker_that_is_terminated_drains_and_is_replaced(supervisor: Supervis
         client.send(client.data_frame(stream, BODY[7:], end=True))
         assert client.finish(stream).status == 0
         client.wait_closed()
-    until(lambda: not alive(leaving))
+    until(lambda: not alive(leaving), "the worker to leave")
     assert replaced(supervisor) == deaths + 1
     assert counted_since(supervisor, before, 1) == [1, 1, 1, 1]
     assert leaving not in pids(supervisor)
@@ -366,15 +358,24 @@ def test_a_worker_that_is_terminated_drains_and_is_replaced(supervisor: Supervis
 def test_a_version_that_retires_leaves_no_series(supervisor: Supervisor, repository: Repository) -> None:
     """Both workers notice by themselves; the old version's series are gone, also those of workers that died."""
     repository.publish("moving", make_artefact())
-    until(lambda: Scrape(supervisor.http_address).of("quicksilver_model_ready", '"moving"'))
+    until(lambda: Scrape(supervisor.http_address).of("quicksilver_model_ready", '"moving"'), "the new model")
     repository.publish("moving", make_artefact(offset_celsius=5.0))
     series = 'model="moving",version="1"'
-    until(lambda: Scrape(supervisor.http_address).of("quicksilver_rows_total", 'model="moving",version="2"'))
+    until(
+        lambda: Scrape(supervisor.http_address).of("quicksilver_rows_total", 'model="moving",version="2"'),
+        "the new version",
+    )
     os.kill(pids(supervisor)[0], signal.SIGKILL)
     repository.set_label("moving", "stable", 2)
-    until(lambda: not Scrape(supervisor.http_address).of("quicksilver_rows_total", series))
+    until(
+        lambda: not Scrape(supervisor.http_address).of("quicksilver_rows_total", series),
+        "the old version's series to go",
+    )
     pids(supervisor)
-    until(lambda: not any(series in sample for sample in Scrape(supervisor.http_address).samples))
+    until(
+        lambda: not any(series in sample for sample in Scrape(supervisor.http_address).samples),
+        "the old version's series to go everywhere",
+    )
 
 
 def test_descriptors_do_not_add_up(supervisor: Supervisor) -> None:
@@ -386,14 +387,14 @@ def test_descriptors_do_not_add_up(supervisor: Supervisor) -> None:
     workers = pids(supervisor)
     with channels(supervisor, 2):
         pass
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
     before = open_now()
     for _ in range(5):
         with contextlib.ExitStack() as opened:
             for client in [opened.enter_context(RawClient(supervisor.address, greet=False)) for _ in range(50)]:
                 client.send(b"PRI * HTTP/2.0\r\n")
-    until(lambda: Scrape(supervisor.http_address).connections == [0, 0])
-    until(lambda: all(now <= then for now, then in zip(open_now(), before, strict=True)))
+    until(lambda: Scrape(supervisor.http_address).connections == [0, 0], "connections to be gone")
+    until(lambda: all(now <= then for now, then in zip(open_now(), before, strict=True)), "descriptors to be closed")
 
 
 def test_the_limit_on_connections_holds_over_all(repository: Repository, tmp_path: Path) -> None:
@@ -466,7 +467,7 @@ def test_a_drain_answers_what_is_in_flight(repository: Repository, tmp_path: Pat
         finished: list[bool] = []
         stopping = threading.Thread(target=lambda: finished.append(supervisor.stop()))
         stopping.start()
-        until(lambda: refused(supervisor.address))
+        until(lambda: refused(supervisor.address), "the drain")
         assert readyz(supervisor.http_address) == 503
         assert [stream.convert(50) for stream in streams] == [10, 10]
         assert Scrape(supervisor.http_address).total("grpc_server_started_total", '"ConvertStream"') == 2
@@ -489,7 +490,7 @@ def test_all_hear_what_one_tells(repository: Repository, tmp_path: Path, monkeyp
         supervisor.broadcast("topic", 1)
         supervisor.broadcast("topic", 2)
         supervisor.broadcast("ask", None)
-        until(lambda: len(heard(0)) == len(heard(1)) == 5)
+        until(lambda: len(heard(0)) == len(heard(1)) == 5, "five words to be heard by both")
         assert heard(0) == heard(1)
         assert heard(0)[:3] == ["topic=1", "topic=2", "ask=None"]
         assert sorted(heard(0)[3:]) == ["answer=0", "answer=1"]
@@ -497,7 +498,7 @@ def test_all_hear_what_one_tells(repository: Repository, tmp_path: Path, monkeyp
         (tmp_path / "0").unlink()
         (tmp_path / "broken").touch()
         os.kill(victim, signal.SIGKILL)
-        until(lambda: replaced(supervisor) >= 2)
+        until(lambda: replaced(supervisor) >= 2, "a second death")
         with grpc.insecure_channel(supervisor.address) as channel:
             assert convert(channel, 50.0) == [10.0]
         assert Scrape(supervisor.http_address).of("quicksilver_worker_up", '"0"') == {
@@ -506,7 +507,7 @@ def test_all_hear_what_one_tells(repository: Repository, tmp_path: Path, monkeyp
         assert readyz(supervisor.http_address) == 200
         (tmp_path / "broken").unlink()
         pids(supervisor)
-        until(lambda: len(heard(0)) >= 3)
+        until(lambda: len(heard(0)) >= 3, "the new worker to hear what was told before")
         assert heard(0)[0] == "topic=2"
 
 
@@ -534,7 +535,7 @@ def test_what_one_worker_is_asked_to_load_all_load(repository: Repository, tmp_p
         assert codes() == {grpc.StatusCode.UNAVAILABLE}
         control.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="linear"), timeout=20)
         os.kill(pids(supervisor)[0], signal.SIGKILL)
-        until(lambda: replaced(supervisor) == 1)
+        until(lambda: replaced(supervisor) == 1, "the death to be counted")
         pids(supervisor)
         with contextlib.ExitStack() as opened:
             clients = [opened.enter_context(RawClient(supervisor.address)) for _ in range(4)]
@@ -585,7 +586,7 @@ def test_a_killed_parent_leaves_no_process(repository: Repository) -> None:
             assert client.unary(BODY).status == 0
             server.signal(signal.SIGKILL)
             client.wait_closed()
-        until(lambda: not any(alive(pid) for pid in workers))
+        until(lambda: not any(alive(pid) for pid in workers), "the workers to end")
 
 
 def test_a_second_signal_ends_it_at_once(repository: Repository) -> None:
@@ -596,10 +597,10 @@ def test_a_second_signal_ends_it_at_once(repository: Repository) -> None:
             stream = Stream(channel)
             stream.convert(50)
             server.signal(signal.SIGTERM)
-            until(lambda: refused(server.address))
+            until(lambda: refused(server.address), "the drain")
             server.signal(signal.SIGTERM)
             assert server.wait() == -signal.SIGTERM
-            until(lambda: not any(alive(pid) for pid in workers))
+            until(lambda: not any(alive(pid) for pid in workers), "the workers to end")
 
 
 def test_a_device_that_cannot_be_had_is_told_as_by_one_process(repository: Repository) -> None:
