@@ -63,12 +63,17 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count several values; equal neighbours, as those that came together are, are looked up once."""
-        last, index, counts = None, 0, self.counts
-        for value in values:
-            if value != last:
-                last, index = value, bisect_left(self.bounds, value)
-            counts[index] += 1
+        """Count several values; those that came together are equal, nearly always all of them, and looked up once."""
+        if not values:
+            return
+        last, index, counts = values[0], bisect_left(self.bounds, values[0]), self.counts
+        if values.count(last) == len(values):
+            counts[index] += len(values)
+        else:
+            for value in values:
+                if value != last:
+                    last, index = value, bisect_left(self.bounds, value)
+                counts[index] += 1
         self.total += sum(values)
 
     def distribution(self) -> Distribution:

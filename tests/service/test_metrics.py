@@ -275,6 +275,18 @@ def test_a_histogram_counts_every_value_once(values: list[float], bounds: tuple[
     assert histogram.total == pytest.approx(sum(values))
 
 
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1e-4, 0.0012, 0.5, 30.0]), st.integers(1, 20)), max_size=4))
+def test_values_that_come_together_count_as_each_alone(together: list[tuple[float, int]]) -> None:
+    """None, one value many times, several: the buckets and the sum are those of one after the other."""
+    values = [value for value, times in together for _ in range(times)]
+    alone, at_once = Histogram(SECONDS_BOUNDS), Histogram(SECONDS_BOUNDS)
+    for value in values:
+        alone.observe(value)
+    at_once.observe_all(values)
+    assert at_once.counts == alone.counts
+    assert at_once.total == pytest.approx(alone.total)
+
+
 @pytest.mark.parametrize("bounds", [SECONDS_BOUNDS, INFERENCE_SECONDS_BOUNDS, ROWS_BOUNDS])
 def test_bounds_ascend(bounds: tuple[float, ...]) -> None:
     """As Prometheus needs them."""
