@@ -56,7 +56,7 @@ def download_packages(directory: Path) -> None:
         ROOT / "pyproject.toml",
     ]
     listed = subprocess.run(
-        [*listing, "cpu", "postgresql", "training"], check=True, capture_output=True, text=True
+        [*listing, "cpu", "postgresql", "tracing", "training"], check=True, capture_output=True, text=True
     ).stdout
     wanted = directory / "requirements.txt"
     wanted.write_text(f"{listed}setuptools>=77\nwheel\n")

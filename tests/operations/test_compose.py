@@ -93,6 +93,10 @@ class Stack:
         """How often the server's container has begun to drain; what it said before a restart is in the log, too."""
         return self.compose("logs", "--no-log-prefix", "server").count('"draining"')
 
+    def says(self, service: str, words: str) -> bool:
+        """Whether a service's log has the words."""
+        return words in self.compose("logs", "--no-log-prefix", service)
+
     def comes_back(self) -> float:
         """Ask for 50 °F until there is an answer, and return it."""
         answers: list[float] = []
@@ -152,7 +156,7 @@ def test_sizes(running: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     base = _size_bytes(running, PYTHON_IMAGE)
     added = {target: _size_bytes(running, f"quicksilver-{target}") - base for target in ("server", "trainer")}
     with capsys.disabled():
-        print("\nadded to the base image:", {target: f"{size / 1e6:.0f} MB" for target, size in added.items()})  # noqa: T201
+        print("\nadded to the base image:", {target: f"{size / 1e6:.0f} MB" for target, size in added.items()})  # noqa: T201 - as promised
     assert added["server"] < 300e6
     listing = (
         "run",
@@ -212,14 +216,18 @@ def test_training_jobs_tell_what_they_came_to(stack: Stack) -> None:
     until(lambda: told() >= {"linear", "mlp"}, "figures of both models")
 
 
-def test_retraining_looks_by_itself(stack: Stack) -> None:
-    """The service of the profile `retrain` looks at once, finds nothing to learn from, and waits for the next time."""
-    stack.compose("--profile", "retrain", "up", "--detach", "--no-build", "--no-deps", "retrain")
-    until(lambda: stack.compose("logs", "--no-log-prefix", "retrain").strip(), "a word from retraining")
-    state = stack.state("retrain")["State"]
-    assert (state["Running"], state["Restarting"]) == (True, False), stack.compose("logs", "retrain")
-    stack.compose("stop", "retrain")
-    assert stack.state("retrain")["State"]["ExitCode"] == 0
+def test_the_loop_runs_by_itself(stack: Stack) -> None:
+    """The profile `retrain`: both of its services look at once, find nothing to do, wait, and end when told to."""
+    looked = {"retrain": "the round ended with 0", "promote": "there is no canary"}
+    stack.compose("--profile", "retrain", "up", "--detach", "--no-build", "--no-deps", *looked)
+    for service, said in looked.items():
+        until(partial(stack.says, service, said), f"a look of {service}")
+        state = stack.state(service)
+        assert (state["State"]["Running"], state["RestartCount"]) == (True, 0), stack.compose("logs", service)
+    query = "/api/v1/query?query=quicksilver_training_last_look_timestamp_seconds"
+    until(lambda: stack.get(9090, query)["data"]["result"], "the look in Prometheus")
+    stack.compose("--profile", "retrain", "stop", *looked)
+    assert {service: stack.state(service)["State"]["ExitCode"] for service in looked} == dict.fromkeys(looked, 0)
 
 
 def test_prometheus_knows_its_alertmanager(stack: Stack) -> None:

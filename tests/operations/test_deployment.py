@@ -61,7 +61,7 @@ def test_requirements_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     assert requirements(ROOT / "pyproject.toml", ["cpu"]) == [*project["dependencies"], *extras["cpu"]]
-    assert "torch" not in " ".join(requirements(ROOT / "pyproject.toml", ["cpu", "postgresql"]))
+    assert "torch" not in " ".join(requirements(ROOT / "pyproject.toml", ["cpu", "postgresql", "tracing"]))
     with pytest.raises(ValueError, match="no extra tpu"):
         requirements(ROOT / "pyproject.toml", ["tpu"])
 
