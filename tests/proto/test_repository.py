@@ -32,6 +32,8 @@ from proto.traffic import CanaryTraffic
 
 CRASH = Path(__file__).with_name("crash.py")
 
+pytestmark = pytest.mark.timeout(400)  # a process a step, where writers are killed at each
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
@@ -278,7 +280,7 @@ def test_nothing_is_written_through_links(repository: Repository, tmp_path: Path
 def killed_at_each_step(template: Path, output: Path, *operation: str) -> list[Repository]:
     """The repositories that killed writers left, one a step, and last the one whose writer came to its end."""
     command = [sys.executable, str(CRASH), str(template), str(output), *operation]
-    subprocess.run(command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(CRASH.parents[2])})
+    subprocess.run(command, check=True, timeout=350, env={**os.environ, "PYTHONPATH": str(CRASH.parents[2])})
     roots = sorted(output.iterdir(), key=lambda root: int(root.name))
     assert len(roots) > 30, "the writer was killed at every one of its steps"
     return [Repository(root) for root in roots]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from proto.repository import Repository
 from service.engine import EngineOptions
 from service.models import Models, VersionPolicy
@@ -13,6 +15,7 @@ from tests.service.artefacts import make_artefact
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(400)  # a process a step
 def test_load_killed_at_any_step_leaves_what_the_next_start_serves(tmp_path: Path) -> None:
     """Whenever a load of a sent file is killed, the stable version answers next, and the new one is whole or absent."""
     repository = Repository(tmp_path / "models")
@@ -23,7 +26,7 @@ def test_load_killed_at_any_step_leaves_what_the_next_start_serves(tmp_path: Pat
     subprocess.run(
         [*command, str(tmp_path / "killed"), "load", "linear", str(sent)],
         check=True,
-        timeout=110,
+        timeout=350,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     left = sorted((tmp_path / "killed").iterdir(), key=lambda root: int(root.name))
