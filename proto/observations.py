@@ -262,9 +262,14 @@ class ObservationStore:
         Raises:
             StoreUnavailableError: the database failed.
         """
-        # By an expression: few of many may be so new, and are found by their time rather than by walking over all.
-        wanted = _between(sql.select(*_FIELDS), since_seconds, None).order_by(_TABLE.c.number + 0)
-        for rows in self._parts(wanted):
+        # The first of them is found by its time, by an expression, so that nobody walks there over all that is older;
+        # from there on they come as they lie, and nothing is sorted, for which a disk might have no room.
+        newer = _between(sql.select(sql.func.min(_TABLE.c.number + 0)), since_seconds, None)
+        first = self._read(lambda connection: connection.execute(newer).scalar_one())
+        if first is None:
+            return
+        wanted = _between(sql.select(*_FIELDS), since_seconds, None).where(_TABLE.c.number >= first)
+        for rows in self._parts(wanted.order_by(_TABLE.c.number)):
             yield _columns(rows)
 
     def observations(
