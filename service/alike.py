@@ -18,7 +18,7 @@ from service.query import Query
 
 MIN_CALLS: Final = 4
 """Fewer are read one by one, which is quicker then."""
-MAX_BYTES: Final = 512
+MAX_BYTES: Final = 1 << 14
 """Longer requests are read one by one: their values outweigh what is around them."""
 
 Bytes = NDArray[np.uint8]
@@ -76,12 +76,11 @@ def _gather(requests: list[Request]) -> tuple[Crowd | None, list[Request]]:
         return None, requests
     start, stop = pattern.start, pattern.stop
     table = np.frombuffer(b"".join([request.body for request in requests]), np.uint8).reshape(-1, len(first))
-    around = table[0].copy()
-    differs = table != around
-    differs[:, start:stop] = False
+    around = [part for part in (table[:, :start], table[:, stop:]) if part.size]
+    is_same = [part == part[0] for part in around]
     others: list[Request] = []
-    if differs.any():
-        alike = ~differs.any(axis=1)
+    if not all([part.all() for part in is_same]):  # noqa: C419 - quicker than a generator
+        alike = np.logical_and.reduce([part.all(axis=1) for part in is_same])
         others = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if not is_alike]
         requests = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if is_alike]
         if len(requests) < MIN_CALLS:

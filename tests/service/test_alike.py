@@ -69,9 +69,11 @@ INFER = st.builds(
 )
 
 
-def _outcomes(models: Models, calls: Sequence[tuple[Codec, bytes]]) -> list[tuple[str, bytes]]:
+def _outcomes(
+    models: Models, calls: Sequence[tuple[Codec, bytes]], limits: BatchLimits = LIMITS
+) -> list[tuple[str, bytes]]:
     requests = [Request(codec, body, lambda _: None, 0.0) for codec, body in calls]
-    Dataplane(models, Runs(), LIMITS).answer(requests)
+    Dataplane(models, Runs(), limits).answer(requests)
     return [_outcome(request) for request in requests]
 
 
@@ -111,6 +113,22 @@ def test_calls_that_differ_in_their_values_are_decoded_once(models: Models, code
     (version,) = models.catalogue.models["linear"].loaded
     (rows,) = crowd.query.bind(version)
     assert rows.ravel().tolist() == [50.0 + index for index in range(10)]
+
+
+@pytest.mark.parametrize(("values", "together"), [(1_000, 8), (4_000, 8), (5_000, 0)])
+def test_long_requests_share_a_query_up_to_a_size_and_are_answered_as_if_alone(
+    models: Models, values: int, together: int
+) -> None:
+    """So are they where one has an impossible value, and one an id that the others have not."""
+    rows = np.random.default_rng(3).uniform(40.0, 80.0, (9, values))
+    rows[4, -1] = -500.0
+    bodies = [_infer(row.tolist(), "linear", "a" if index == 2 else "") for index, row in enumerate(rows)]
+    codec, limits = InferCodec(), BatchLimits()
+    found, _ = crowds([Request(codec, body, lambda _: None, 0.0) for body in bodies])
+    assert sum(len(crowd.requests) for crowd in found) == together
+    alone = [_outcomes(models, [(InferCodec(), body)], limits)[0] for body in bodies]
+    assert _outcomes(models, [(codec, body) for body in bodies], limits) == alone
+    assert [kind for kind, _ in alone] == [""] * 4 + ["InvalidRequestError"] + [""] * 4
 
 
 def test_few_calls_are_left_alone() -> None:
