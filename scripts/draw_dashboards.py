@@ -3,8 +3,8 @@
 Real servers are put under load and watched by Prometheus, as tests/operations/monitoring does it: with time shortened,
 so that objectives over hours have something to show after minutes. A label moves, a version breaks, and the inputs of
 one model shift. Every panel's query is then asked, and drawn in headless Chromium with the components that Grafana
-publishes on npm: what a Grafana server would show comes close to that, and is not the same. Heatmaps are left out, for
-want of a component.
+publishes on npm: what a Grafana server would show comes close to that, and is not the same. Heat maps and annotations'
+marks are drawn by hand, for want of a component.
 
 Needs Node.js, npm and Chromium. The npm packages go to .venv-pictures/, the pictures to docs/dashboards/.
 """
@@ -29,6 +29,7 @@ from deploy.grafana.queries import fill  # noqa: E402 - the path comes first
 from tests.e2e.processes import quicksilver  # noqa: E402 - as above
 from tests.operations.monitoring.conftest import find_program  # noqa: E402 - as above
 from tests.operations.monitoring.promql import DASHBOARDS, FILLED  # noqa: E402 - as above
+from tests.operations.monitoring.shortened import shorten  # noqa: E402 - as above
 from tests.operations.monitoring.stack import Load, Stack, make_model, running  # noqa: E402 - as above
 
 SOURCES: Final = ROOT / "deploy" / "grafana" / "pictures"
@@ -36,6 +37,7 @@ BUILT: Final = ROOT / ".venv-pictures"
 PICTURES: Final = ROOT / "docs" / "dashboards"
 PART_SECONDS: Final = 35
 STEP_SECONDS: Final = 2
+JOB_SECONDS: Final = 600
 VALUES: Final = {**FILLED, "__rate_interval": "10s"}
 CELL_WIDTH, CELL_HEIGHT, TOP = 56, 34, 56  # as in main.jsx
 
@@ -69,14 +71,14 @@ def call(*command: str) -> None:
 
 
 def let_things_happen(stack: Stack) -> None:
-    """Usual traffic; then a swap, a broken version, and a model whose inputs shift by 40 °F. Jobs run all the while."""
+    """Usual traffic; a promotion, a broken version, inputs of one model that shift by 40 °F; a roll-back; and jobs."""
     push = ("--push-to", stack.pushgateway)
     with Load(stack.server.address, {"shifted": 0.0}):
-        quicksilver("train", "linear", "--epochs", "1000", *push)
-        quicksilver("train", "mlp", "--epochs", "1000", *push)
+        work("train", "linear", "--epochs", "1000", *push)
+        work("train", "mlp", "--epochs", "1000", *push)
         time.sleep(PART_SECONDS)
-    quicksilver("train", "linear", *push)
-    quicksilver("train", "mlp", *push)
+    work("train", "linear", *push)
+    work("train", "mlp", *push)
     stack.repository.publish("shifted", make_model(0.5))
     stack.repository.set_label("shifted", "stable", 2)
     broken = stack.repository.root / "mlp" / "3"
@@ -84,9 +86,17 @@ def let_things_happen(stack: Stack) -> None:
     (broken / "model.onnx").write_bytes(b"no model")
     with Load(stack.server.address, {"shifted": 40.0}):
         time.sleep(PART_SECONDS)
+    stack.repository.roll_back("shifted", "stable")
     where = ("--repository", str(stack.repository.root), "--observations", stack.store)
-    quicksilver("retrain", "linear", *where, "--reports", str(stack.repository.root.parent / "reports"), *push)
+    retrain = ("retrain", "linear", *where, "--reports", str(stack.repository.root.parent / "reports"), *push)
+    work(*retrain)
+    work(*retrain, "--if-drift")  # a look, as a schedule has it
     time.sleep(PART_SECONDS)
+
+
+def work(*words: str) -> None:
+    """Run a job to its end, whatever that is: the dashboards show it."""
+    print(f"quicksilver {' '.join(words[:2])}: exit code {quicksilver(*words, timeout_seconds=JOB_SECONDS).returncode}")
 
 
 def ask(stack: Stack, dashboard: dict[str, Any], began: float) -> dict[str, Any]:
@@ -96,7 +106,37 @@ def ask(stack: Stack, dashboard: dict[str, Any], began: float) -> dict[str, Any]
         panel if panel["type"] == "row" else panel | answers(stack, panel, began, until)
         for panel in dashboard["panels"]
     ]
-    return {"title": dashboard["title"], "from": began * 1000, "to": until * 1000, "panels": panels}
+    marks = [
+        mark for annotation in dashboard["annotations"]["list"] for mark in marks_of(stack, annotation, began, until)
+    ]
+    return {"title": dashboard["title"], "from": began * 1000, "to": until * 1000, "marks": marks, "panels": panels}
+
+
+def marks_of(stack: Stack, annotation: dict[str, Any], began: float, until: float) -> list[dict[str, Any]]:
+    """From when to when an annotation marks the charts, in milliseconds, as Grafana takes it from its series."""
+    asked = {"start": str(began), "end": str(until), "step": str(STEP_SECONDS)}
+    result = stack.ask("query_range", query=shorten(fill(annotation["expr"], VALUES)), **asked)["result"]
+    if annotation["useValueForTime"]:
+        times = {float(value) for one in result for _, value in one["values"]}
+        spans = [(time, time) for time in sorted(times) if time >= began * 1000]
+    else:
+        spans = [span for one in result for span in spans_of([at for at, _ in one["values"]])]
+    return [{"from": first, "to": last, "color": annotation["iconColor"]} for first, last in spans]
+
+
+def spans_of(seconds: list[float]) -> list[tuple[float, float]]:
+    """The first and the last of moments that follow each other without a gap, in milliseconds.
+
+    >>> spans_of([0.0, 2.0, 4.0, 20.0])
+    [(0.0, 4000.0), (20000.0, 20000.0)]
+    """
+    spans: list[tuple[float, float]] = []
+    for at in seconds:
+        if spans and at * 1000 - spans[-1][1] <= 1.5 * STEP_SECONDS * 1000:
+            spans[-1] = (spans[-1][0], at * 1000)
+        else:
+            spans.append((at * 1000, at * 1000))
+    return spans
 
 
 def answers(stack: Stack, panel: dict[str, Any], began: float, until: float) -> dict[str, Any]:
