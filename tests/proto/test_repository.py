@@ -542,3 +542,18 @@ def is_whole(content: bytes) -> bool:
     """Whether a publisher's content is there from beginning to end."""
     text = content.decode()
     return len(text) > 0 and text == text[: len(text) // 1000] * 1000
+
+
+def test_each_writing_of_the_labels_has_a_state_of_its_own(tmp_path: Path) -> None:
+    """Also one after which they say what they said before; reading and publishing change nothing."""
+    written = Repository(tmp_path)
+    assert written.labels_state("linear") == ""
+    written.publish("linear", b"model")
+    first = written.labels_state("linear")
+    written.publish("linear", b"another")
+    assert written.labels_state("linear") == first
+    written.set_label("linear", "canary", 2)
+    second = written.labels_state("linear")
+    written.remove_label("linear", "canary")
+    assert written.labels("linear") == {"stable": 1}
+    assert len({first, second, written.labels_state("linear")}) == 3
