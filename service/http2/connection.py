@@ -132,7 +132,10 @@ class Peer(Outgoing, asyncio.Protocol):
         elif step is Step.LAST_CALL:
             self.last_call()
         elif step is Step.CUT_CALLS:
-            self.cut(DrainingError("the connection is at its end", Shed.CONNECTION_AGE), Closed.AGE)
+            if self._line.why is Closed.DRAINING:  # the front that drains is about to say so itself
+                self.cut(DrainingError("the server is stopping"), Closed.DRAINING)
+            else:
+                self.cut(DrainingError("the connection is at its end", Shed.CONNECTION_AGE), Closed.AGE)
         elif step is Step.ABORT:
             self.abort(Closed.KEEPALIVE if self._times.greeted else Closed.HANDSHAKE)
 

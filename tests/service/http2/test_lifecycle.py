@@ -161,14 +161,20 @@ def test_answers_just_given_arrive(models: Models) -> None:
         draining.join()
 
 
-def test_drain_that_takes_too_long(models: Models) -> None:
-    """Calls that do not end in time are told UNAVAILABLE, and the handler learns that they are over."""
+@pytest.mark.parametrize("held_up", [False, True], ids=["in time", "late"])
+def test_drain_that_takes_too_long(models: Models, held_up: bool) -> None:  # noqa: FBT001 - a parameter
+    """Calls that do not end in time are told UNAVAILABLE, and the handler learns that they are over; also where the
+    front finds at once that the time is over and that a connection's is.
+    """  # noqa: D205 - one sentence
     with Serving(models, methods=[streaming()]) as serving, RawClient(serving.address) as client:
         stream = client.call(b"", request(STREAM), end=False)
         while serving.ask(lambda: serving.front.calls) != 1:
             pass
         draining = threading.Thread(target=serving.drain, args=(0.3,))
         draining.start()
+        if held_up:
+            client.wait(lambda: client.goaways)
+            serving.ask(lambda: time.sleep(0.6))
         assert client.finish(stream).status == Code.UNAVAILABLE
         client.wait_closed()
         client.socket.close()
