@@ -110,7 +110,7 @@ class World:
         return seen
 
     def _live_a_day(self, poison: Poison | None) -> list[Observation]:
-        began, day = time.monotonic(), self.day
+        began, began_seconds, day = time.monotonic(), time.time(), self.day
         name = f"day-{day:g}"
         is_past = day < HISTORY_DAYS
         rows = self.pace.history_rows if is_past else self.pace.rows
@@ -119,7 +119,7 @@ class World:
         errors = np.abs(answer.celsius.astype(np.float64) - [each.celsius for each in true])
         self.answered.append(Answered(day + 0.5, float(errors.mean()), answer.version))
         if not is_past:
-            true = _observed_now(true)
+            true = _observed(true, began_seconds, time.time())
         asked = [replace(each, request_id=name, row=row) for row, each in enumerate(true)]
         self.reporter.report(poison(asked) if poison else asked)
         self.day = day + 1.0
@@ -229,10 +229,10 @@ class World:
         return True
 
 
-def _observed_now(true: list[Observation]) -> list[Observation]:
-    """The same, observed a moment ago, one after the other."""
-    now = time.time()
-    return [replace(each, observed_at_seconds=now - (len(true) - row) * 1e-4) for row, each in enumerate(true)]
+def _observed(true: list[Observation], first_seconds: float, last_seconds: float) -> list[Observation]:
+    """The same, observed one after the other between two moments."""
+    times = np.linspace(first_seconds, last_seconds, len(true)).tolist()
+    return [replace(each, observed_at_seconds=when) for each, when in zip(true, times, strict=True)]
 
 
 def begin(root: Path, url: str, pace: Pace, ending: ExitStack, database: Postgres | None = None) -> World:
