@@ -51,7 +51,10 @@ def crowds(requests: Sequence[Request]) -> tuple[list[Crowd], list[Request]]:
         if len(same) < MIN_CALLS or len(same[0].body) > MAX_BYTES:
             single += same
             continue
-        crowd, others = _gather(same)
+        try:
+            crowd, others = _gather(same)
+        except Exception:  # noqa: BLE001 - whatever is wrong with one, it alone is told, when it is read by itself
+            crowd, others = None, same
         single += others
         if crowd is not None:
             found.append(crowd)

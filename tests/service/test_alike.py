@@ -54,6 +54,24 @@ def _infer(values: Sequence[float], model: str, identity: str = "", *, typed: bo
     return request.SerializeToString()
 
 
+def _shared_memory() -> bytes:
+    """A request whose values lie in memory that client and server share, which is not offered here."""
+    request = pb.ModelInferRequest(model_name="linear")
+    tensor = request.inputs.add(name="fahrenheit", datatype="FP32", shape=[1, 1])
+    tensor.parameters["shared_memory_region"].string_param = "region"
+    return request.SerializeToString()
+
+
+def _contents_too_many() -> bytes:
+    """A request with two raw contents for one input."""
+    request = pb.ModelInferRequest.FromString(_infer([50.0], "linear"))
+    request.raw_input_contents.append(b"\0\0\0\0")
+    return request.SerializeToString()
+
+
+WRONG = st.sampled_from([b"\xff" * 20, b"", b"\x0a\x7f", _shared_memory(), _contents_too_many()])
+"""What no codec reads, or the one of them alone."""
+
 CONVERT = st.builds(
     _convert,
     st.lists(VALUES, min_size=1, max_size=4),
@@ -95,10 +113,26 @@ def test_a_burst_answers_every_call_as_if_it_were_alone(models: Models, data: st
     values = data.draw(st.lists(st.lists(VALUES, min_size=1, max_size=1), max_size=12))
     bodies += [(convert, _convert(each, "linear", interval=False)) for each in values]
     bodies += [(infer, _infer(each, "linear")) for each in values]
+    bodies += [(data.draw(st.sampled_from([convert, infer])), body) for body in data.draw(st.lists(WRONG, max_size=2))]
     calls = data.draw(st.permutations(bodies * copies))
     _outcomes(models, calls)  # so that the codecs have read their like before
     alone = [_outcomes(models, [(type(codec)(), body)])[0] for codec, body in calls]
     assert _outcomes(models, calls) == alone
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        pytest.param(b"\xff" * 20, "MalformedError", id="garbage"),
+        pytest.param(_shared_memory(), "UnimplementedError", id="shared memory"),
+        pytest.param(_contents_too_many(), "InvalidRequestError", id="contents too many"),
+    ],
+)
+def test_many_that_nothing_reads_are_each_told_and_fail_no_others(models: Models, body: bytes, error: str) -> None:
+    """As many as would share a query, from one peer; the calls of the others beside them are answered."""
+    codec, good = InferCodec(), _infer([50.0], "linear")
+    told = _outcomes(models, [(codec, body)] * MIN_CALLS + [(codec, good)] * MIN_CALLS)
+    assert [name for name, _ in told] == [error] * MIN_CALLS + [""] * MIN_CALLS
 
 
 @pytest.mark.parametrize(("codec", "write"), [(ConvertCodec(), _convert), (InferCodec(), _infer)])
