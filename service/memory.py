@@ -26,6 +26,8 @@ def settle_memory() -> None:
 def keep_freed_pages() -> bool:
     """Have freed memory used again rather than given back, and tell whether it will be: with glibc alone.
 
+    What lies below a buffer that is still in use stays as well, up to the most that was ever in hand.
+
     A call of 65,536 values has four or five buffers of 256 KiB and more. glibc gives the pages of such back as they are
     freed, and each of the next one's is mapped and zeroed anew at its first touch: 50 to 80 faults a call.
     """

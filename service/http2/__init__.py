@@ -10,9 +10,10 @@ which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pac
 How often the bytes of a large message are copied in this process, beside what the codec and the model do:
 
 - in: the loop's read buffer → ngh2's DATA payloads → the joined message (`messages.Assembler`): two copies;
-- out: the parts of the answer → one framed message (`messages.frame`) → ngh2's output → the `bytes` it returns: three.
-  ngh2 would turn a view into bytes by itself, so joining costs nothing; the last two are its own. They are made 256 KiB
-  at a time: whole bursts took twice as long, since what ngh2 grows to hold them it copies again as it grows.
+- out: the parts of the answer → one framed message (`messages.frame`) → ngh2's frames → its output → the `bytes` it
+  returns: four. ngh2 would turn a view into bytes by itself, so joining costs nothing; the last three are its own. They
+  are made 256 KiB at a time: whole bursts took twice as long, though one copy fewer, since what ngh2 grows to hold them
+  it copies again as it grows.
 """
 
 from service.http2.front import Http2Front

@@ -20,7 +20,7 @@ _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _GOAWAY: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # on stream 0, eight bytes follow
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _WRITE_BYTES: Final = 1 << 18
-"""Taken from ngh2 at once: what it grows to hold more, it copies as it grows, in pages that are new each time."""
+"""Taken from ngh2 at once as a burst is answered: what it grows to hold more, it copies as it grows."""
 
 
 class Line:

@@ -24,6 +24,7 @@ from service.dataplane import BatchLimits, Dataplane, Run, Served
 from service.engine import EngineOptions
 from service.errors import Shed
 from service.http2 import Certificates, Http2Front, Http2Limits
+from service.memory import keep_freed_pages
 from service.models import LoadedVersion, Models, VersionPolicy
 from service.status import Code
 from tests.service.artefacts import make_artefact
@@ -238,6 +239,7 @@ def main(arguments: Mapping[str, Any]) -> None:
         wrapper_class=structlog.make_filtering_bound_logger("info"),  # what peers can make it say is less than that
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    keep_freed_pages()  # as `quicksilver serve` does: the bounds on memory are to hold with it
     limits = Http2Limits(**arguments["limits"])
     with tempfile.TemporaryDirectory() as root:
         serving = Serving(load_models(Path(root)), limits)
