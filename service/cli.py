@@ -1,4 +1,4 @@
-"""The commands `quicksilver serve`, `ready`, `convert` and `models`: arguments in, text out, exit codes.
+"""The commands `quicksilver serve`, `ready`, `convert`, `models`, `observations` and `promote`: arguments in, text out.
 
 Exit codes: 0 done; 1 it could not be done, and stderr says why; 2 the command line makes no sense.
 """
@@ -301,7 +301,8 @@ def _no_flag(word: str) -> str:
 def models_parser() -> argparse.ArgumentParser:
     """The parser of `quicksilver models`."""
     parser = Parser(
-        prog="quicksilver models", description="What a running server holds, and the labels of a repository on disk."
+        prog="quicksilver models",
+        description="What a running server holds, and the labels of a repository on disk or on a running server.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="every model and its versions")

@@ -109,7 +109,7 @@ class Settings(BaseModel):
         "auto", description="front that serves gRPC: http2 (fast), grpcio (reference), or auto: http2 where it can be"
     )
     workers: int = Field(
-        1, ge=1, le=256, description="processes that serve behind one port; more than one need the http2 front"
+        1, ge=1, le=256, description="processes that serve behind one port; more than one needs the http2 front"
     )
     tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate chain; serves TLS")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")

@@ -4,7 +4,8 @@ Both are decided on observations of true temperatures, by `service.promotion`. O
 test may be looked at as often as one likes, by hand, from a schedule, or with `--watch`.
 
 Exit codes: 0 promoted; 1 it could not be done; 2 the command line makes no sense; 3 the canary was rejected; 4 nothing
-is decided yet; 5 stable was rolled back. With `--watch` it goes on after each, and ends with 0 at SIGTERM or Ctrl-C.
+is decided yet, or there is no canary; 5 stable was rolled back. With `--watch` it goes on after each, and ends with 0
+at SIGTERM or Ctrl-C.
 """
 
 import argparse
@@ -214,8 +215,8 @@ def parser() -> argparse.ArgumentParser:
         "the same rows, newer than both; take its label away once they prove that it is not; and roll stable back once "
         "they prove the version before better since the last move. May be asked as often as one likes.",
         epilog="Exit codes: 0 promoted; 1 it could not be done; 2 usage; 3 the canary was rejected; 4 nothing is "
-        "decided yet; 5 stable was rolled back. With --watch it goes on after each, and ends with 0 at SIGTERM or "
-        "Ctrl-C.",
+        "decided yet, or there is no canary; 5 stable was rolled back. With --watch it goes on after each, and ends "
+        "with 0 at SIGTERM or Ctrl-C.",
     )
     made.add_argument("name", metavar="NAME", help="the model")
     repository = os.environ.get(variable("repository")) or str(Settings.model_fields["repository"].default)
@@ -223,8 +224,11 @@ def parser() -> argparse.ArgumentParser:
         "--repository", type=Path, default=Path(repository), metavar="DIR", help="the model repository [%(default)s]"
     )
     store = variable("observations")
-    made.add_argument("--store", default=os.environ.get(store), metavar="URL", help=f"the observations [{store}]")
-    made.add_argument("--watch", action="store_true", help="look again and again, until SIGTERM")
+    made.add_argument(
+        "--store", "--observations", dest="store", default=os.environ.get(store), metavar="URL",
+        help=f"the observations [{store}]",
+    )  # fmt: skip
+    made.add_argument("--watch", action="store_true", help="look again and again, until SIGTERM or Ctrl-C")
     made.add_argument(
         "--interval", type=float, default=60.0, metavar="SECONDS", help="time between looks [%(default)s]"
     )
@@ -251,12 +255,18 @@ def _add_rule(made: argparse.ArgumentParser, rule: Rule) -> None:
         "--error-bound", type=float, metavar="CELSIUS",
         help="roll back, too, once stable's mean error is proven to be above this [none]",
     )  # fmt: skip
-    made.add_argument("--least-rows", type=int, default=rule.least_rows, metavar="ROWS", help="[%(default)s]")
+    made.add_argument(
+        "--least-rows", type=int, default=rule.least_rows, metavar="ROWS",
+        help="fewer observations decide nothing [%(default)s]",
+    )  # fmt: skip
     made.add_argument(
         "--block-rows", type=int, default=rule.block_rows, metavar="ROWS",
-        help="rows, one after the other, that are one bet: as many as hang together [%(default)s]",
+        help="rows, one after the other, that are one bet: at least twice as many as hang together [%(default)s]",
     )  # fmt: skip
-    made.add_argument("--least-sources", type=int, default=rule.least_sources, metavar="SOURCES", help="[%(default)s]")
+    made.add_argument(
+        "--least-sources", type=int, default=rule.least_sources, metavar="SOURCES",
+        help="fewer sources decide nothing [%(default)s]",
+    )  # fmt: skip
     made.add_argument(
         "--since", type=float, default=0.0, metavar="SECONDS",
         help="Unix time before which observations count no more; those older than a version never do [%(default)s]",

@@ -215,7 +215,8 @@ def _tracer(settings: Settings, metrics: Metrics) -> "tracing.Tracer | None":
         if (error.name or "").partition(".")[0] != "opentelemetry":
             raise
         raise SettingsError(
-            "otlp_endpoint: traces need the extra 'tracing': pip install 'quicksilver-serving[tracing]'"
+            "otlp_endpoint: traces need the extra 'tracing': in the checkout, "
+            ".venv/bin/pip install --constraint constraints.txt --editable '.[tracing]'"
         ) from error
     return Tracer(settings.otlp_endpoint, settings.trace_ratio, metrics.exemplar)
 

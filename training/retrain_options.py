@@ -14,6 +14,7 @@ from training.options import KINDS
 from training.publish_options import add_connection
 
 OBSERVATIONS_VARIABLE: Final = "QUICKSILVER_OBSERVATIONS"
+REPOSITORY_VARIABLE: Final = "QUICKSILVER_REPOSITORY"
 DEFAULT_REPORTS: Final = Path("reports/retrain")
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.epilog = (
         "Exit codes: 0 accepted and published, or nothing to do; 1 failed; 2 the command line makes no sense; "
-        "3 rejected; 4 not enough data; 5 another job is at it."
+        "3 rejected; 4 not enough data; 5 another job retrains this model."
     )
     parser.add_argument("name", metavar="NAME", help="the model to retrain")
     _add_sources(parser)
@@ -52,9 +53,10 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--repository",
         type=Path,
-        default=Path("models"),
+        default=Path(os.environ.get(REPOSITORY_VARIABLE) or "models"),
         metavar="DIR",
-        help="model repository: the champion is the version that answers by default there (default: %(default)s)",
+        help="model repository: the champion is the version that answers by default there "
+        f"(default: {REPOSITORY_VARIABLE}, here %(default)s)",
     )
     base = group.add_mutually_exclusive_group()
     base.add_argument(
@@ -134,7 +136,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
 def _add_schedule(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("schedule")
     group.add_argument(
-        "--every", type=duration, metavar="TIME", help="go on, a round so often, such as 1h, until SIGTERM or Ctrl-C"
+        "--every", type=duration, metavar="TIME", help="make a round this often, such as 1h, until SIGTERM or Ctrl-C"
     )
     group.add_argument(
         "--if-drift",

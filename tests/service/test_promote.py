@@ -355,3 +355,13 @@ def test_a_store_must_be_named(
     assert "--store or QUICKSILVER_OBSERVATIONS" in capsys.readouterr().err
     code = quicksilver.main(["promote", "linear", "--repository", str(repository.root), "--store", "nothing:///x"])
     assert code == 2
+
+
+def test_a_store_may_be_named_as_retrain_names_it(
+    tried: Repository, store: str, observe: Observe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--observations` is `--store`."""
+    observe(200, 5.0)
+    where = ["--repository", str(tried.root), "--observations", store, "--device", "cpu"]
+    assert quicksilver.main(["promote", "linear", *where]) == 0, capsys.readouterr().err
+    assert tried.labels("linear")["stable"] == 2

@@ -231,7 +231,7 @@ def test_a_missing_extra_is_named() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=60
     )
     assert done.returncode == 1, done.stderr
-    assert "pip install 'quicksilver-serving[tracing]'" in done.stderr
+    assert "pip install --constraint constraints.txt --editable '.[tracing]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -212,6 +212,22 @@ def test_each_test_has_a_level_of_its_own() -> None:
     assert drift_rules_of(asked).significance == 0.04
 
 
+def test_the_repository_is_the_one_of_the_other_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`QUICKSILVER_REPOSITORY` names it, as for a server; a flag goes before, and without either it is `models`."""
+
+    def asked(*words: str) -> Path:
+        options = argparse.ArgumentParser()
+        retrain.add_arguments(options)
+        repository: Path = options.parse_args(["linear", *words]).repository
+        return repository
+
+    monkeypatch.delenv("QUICKSILVER_REPOSITORY", raising=False)
+    assert asked() == Path("models")
+    monkeypatch.setenv("QUICKSILVER_REPOSITORY", "elsewhere")
+    assert asked() == Path("elsewhere")
+    assert asked("--repository", "here") == Path("here")
+
+
 def test_more_rows_than_may_be_kept_are_told(place: Place) -> None:
     """The verdict counts those that were left out for it with those that were read."""
     place.observe(STEADY, 900)
