@@ -1,6 +1,7 @@
 """Writes docs/performance.md from the results of a run: every figure and every statement in it comes from them."""
 
 import re
+import signal
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ _TITLES: Final = {server.key: server.title for server in ALL} | {"onnxruntime": 
 _SMALL: Final = "small"
 NONE: Final = "–"
 _PATH: Final = re.compile(r"(?<!\w)/[\w.+-]+(/[\w.+-]+)+")
+_CRASH: Final = re.compile(r"(it ended with status -(\d+)): .*", re.DOTALL)
 
 Results = Mapping[str, Any]
 
@@ -351,8 +353,15 @@ def _configurations(results: Results) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The start of a message, without the paths of the machine it was written on."""
-    return " ".join(_PATH.sub("…", text).split())[:200]
+    """The start of a message, without the paths of the machine it was written on, and without a crash's addresses."""
+    return " ".join(_PATH.sub("…", _CRASH.sub(_crash, text)).split())[:200]
+
+
+def _crash(found: re.Match[str]) -> str:
+    """That a signal ended a server, and which."""
+    number = int(found[2])
+    name = signal.Signals(number).name if number in set(signal.Signals) else "a signal"
+    return f"{found[1]} ({name})"
 
 
 def _method(results: Results) -> str:

@@ -59,7 +59,13 @@ def results() -> dict[str, Any]:
         "skipped": {"mlserver": "it is not installed"},
         "samples": {"quicksilver": {"small": [samples]}, "triton_1": {"small": [{**samples, "errors": 3}]}},
         "starts": {"quicksilver": [{"start_seconds": 1.0, "peak_bytes": 1 << 20}]},
-        "failures": {"triton_1": ["it\nended in /opt/some/where.py, line 1"]},
+        "failures": {
+            "triton_1": ["it\nended in /opt/some/where.py, line 1"],
+            "triton_2": [
+                "ServerFailedError: it ended with status -11: in /opt/a/b 4# 0x000055C12932A8CB",
+                "ServerFailedError: it ended with status 1: no such model",
+            ],
+        },
         "growth": {},
         "models": {},
         "workers": {},
@@ -77,6 +83,8 @@ def test_a_page_says_what_was_not_measured(tmp_path: Path) -> None:
     text = (tmp_path / "performance.md").read_text("utf-8")
     assert "**MLServer** was skipped: it is not installed" in text
     assert "**Triton, no batching, 1 instance**: it ended in …, line 1" in text
+    assert "**Triton, no batching, 2 instances**: ServerFailedError: it ended with status -11 (SIGSEGV)\n" in text
+    assert "**Triton, no batching, 2 instances**: ServerFailedError: it ended with status 1: no such model" in text
     assert f"0 met, 0 missed, {len(REQUIREMENTS)} not measured" in text
     assert "![A plot](performance/plot.png)" in text
     errors_of_triton = next(line for line in text.splitlines() if line.startswith("| Triton, no batching, 1 instance"))
