@@ -135,7 +135,8 @@ _JOIN: Final = (
 
 
 # One who adds waits for the other, as SQLite has it anyway: so that numbers ascend in the order of commits, and nothing
-# turns up before what was seen. Whoever goes silent meanwhile is disconnected, and holds up nobody for longer.
+# turns up before what was seen. Whoever goes silent between two statements is disconnected, and holds up nobody for
+# longer; a machine that vanished in the middle of one is missed by the database's keepalives (`_SESSION`).
 _TAKE_TURNS: Final = sql.select(
     sql.func.set_config("idle_in_transaction_session_timeout", "30000", sql.true()),
     sql.func.pg_advisory_xact_lock(_WRITING),
@@ -398,6 +399,16 @@ def parse_url(url: str) -> sql.URL:
     return parsed
 
 
+_SESSION: Final = {
+    "synchronous_commit": "on",
+    "statement_timeout": "30000",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""What PostgreSQL holds to in our sessions. Without keepalives of its own it would wait hours for who vanished."""
+
+
 def _engine(url: sql.URL) -> sql.Engine:
     try:
         if url.drivername == "sqlite":
@@ -409,7 +420,7 @@ def _engine(url: sql.URL) -> sql.Engine:
             connect_args={
                 "connect_timeout": 5,
                 "tcp_user_timeout": 10_000,
-                "options": "-c synchronous_commit=on -c statement_timeout=30000",
+                "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
             },
         )
     except ModuleNotFoundError as error:

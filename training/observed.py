@@ -272,7 +272,11 @@ MINIMUM_FITTED: Final = 30
 
 
 def shortages(selection: Selection, parts: Parts, rules: Rules) -> list[str]:
-    """Say what is missing for a judgement; nothing where it can be made."""
+    """Say what is missing for a judgement; nothing where it can be made.
+
+    More than half of the sources that count among the usable rows have to judge: a flood of late rows by a few would
+    fill the part that is held out, and judge alone.
+    """
     found = []
     if len(selection.used) < rules.minimum_rows:
         found.append(f"{len(selection.used)} usable observations in the window; it takes {rules.minimum_rows}")
@@ -281,17 +285,17 @@ def shortages(selection: Selection, parts: Parts, rules: Rules) -> list[str]:
             f"{len(parts.held_out)} of them are newer than all that is fitted to; it takes {rules.minimum_held_out}"
         )
     sources = judging_sources(parts.held_out, rules)
-    if len(sources) < rules.minimum_sources:
+    wanted = max(rules.minimum_sources, len(judging_sources(selection.used, rules)) // 2 + 1)
+    if len(sources) < wanted:
         found.append(
-            f"{len(sources)} sources have {rules.minimum_source_rows} or more of the held-out rows; "
-            f"it takes {rules.minimum_sources}"
+            f"{len(sources)} sources have {rules.minimum_source_rows} or more of the held-out rows; it takes {wanted}"
         )
     if not found and (len(parts.training) + len(parts.validation) < MINIMUM_FITTED or len(parts.validation) == 0):
         found.append(f"{len(parts.training)} observations to fit to; it takes {MINIMUM_FITTED}")
     return found
 
 
-def judging_sources(held_out: Observed, rules: Rules) -> list[str]:
-    """The sources with enough held-out rows to count, in order."""
-    counts = Counter(held_out.source.tolist())
+def judging_sources(observed: Observed, rules: Rules) -> list[str]:
+    """The sources with enough of these rows to count, in order; of the held-out ones, those that judge."""
+    counts = Counter(observed.source.tolist())
     return sorted(source for source, count in counts.items() if count >= rules.minimum_source_rows)

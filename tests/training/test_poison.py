@@ -177,3 +177,25 @@ def test_one_source_of_outliers_does_not_stop_the_others() -> None:
         judged = judge(3, 1, lie)
         assert judged.is_accepted
         assert judged.error_today < 0.3
+
+
+@pytest.mark.parametrize("lie_celsius", [3.0, 10.0])
+@pytest.mark.parametrize("rows", [600, 2000])
+def test_two_of_five_that_flood_the_newest_rows_do_not_judge_alone(rows: int, lie_celsius: float) -> None:
+    """All held-out rows are theirs, and they agree; without the rule that the most must judge they would win."""
+    random = np.random.default_rng(0)
+    days = [np.sort(random.uniform(0.0, 30.0, 300)), np.sort(random.uniform(30.0 - 1.0 / 24.0, 30.0, 2 * rows))]
+    celsius = random.uniform(-5.0, 30.0, 300 + 2 * rows)
+    said = celsius + random.normal(0.0, 0.3, len(celsius))
+    said[300:] += lie_celsius
+    source = [f"honest-{row % 3}" for row in range(300)] + [f"liar-{row % 2}" for row in range(2 * rows)]
+    order = np.argsort(np.concatenate(days), kind="stable")
+    observed = Observed(
+        (celsius * 1.8 + 32.0)[order], said[order], np.concatenate(days)[order] * 86400.0, np.array(source)[order]
+    )
+    rules = Rules()
+    selection = select(observed, rules)
+    parts = divide(selection.used, rules)
+    assert judging_sources(parts.held_out, rules) == ["liar-0", "liar-1"]
+    assert passes(best_line(parts), parts.held_out, rules)
+    assert shortages(selection, parts, rules) == ["2 sources have 10 or more of the held-out rows; it takes 3"]
