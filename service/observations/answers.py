@@ -21,7 +21,6 @@ REVIEW_SECONDS: Final = SOUGHT_SECONDS / 60
 
 _ENTRY_BYTES: Final = 400
 """What an entry costs beside its id and its rows, measured and rounded up."""
-_ROW_BYTES: Final = 8
 
 
 class Given(NamedTuple):
