@@ -239,24 +239,8 @@ class ObservationStore:
         rows = self._read(lambda connection: connection.execute(newest_first.limit(latest)).all())
         return _columns(rows[::-1])
 
-    def batches(
-        self, since_seconds: float | None = None, until_seconds: float | None = None, *, latest: int | None = None
-    ) -> Iterator[Columns]:
-        """Yield what `read` would read, in the same order, as columns of `BATCH_ROWS` at the most.
-
-        Raises:
-            StoreUnavailableError: the database failed.
-        """
-        wanted = _between(sql.select(*_FIELDS, _TABLE.c.number), since_seconds, until_seconds)
-        if latest is not None:
-            newest_first = wanted.order_by(_TABLE.c.observed_at_seconds.desc(), _TABLE.c.number.desc())
-            wanted = sql.select(newest_first.limit(latest).subquery())
-        found = wanted.selected_columns
-        for rows in self._parts(wanted.order_by(found.observed_at_seconds, found.number)):
-            yield _columns(rows)
-
     def arrivals(self, since_seconds: float | None = None) -> Iterator[Columns]:
-        """Yield observations from `since_seconds` on in the order in which they were stored, in batches as `batches`.
+        """Yield observations from `since_seconds` on in the order in which they were stored, `BATCH_ROWS` at the most at a time.
 
         What is stored later comes later, whatever its time.
 

@@ -1,6 +1,5 @@
 """The store on both databases: whoever adds what, as often as they like, at once, and whatever is killed meanwhile."""
 
-import itertools
 import random
 import subprocess
 import sys
@@ -133,20 +132,6 @@ def test_many_who_add_the_same_at_once_add_it_once(new_url: Callable[[], str]) -
     with ObservationStore.open(url) as store:
         assert sum(one.accepted for one in added) == store.stats().observations
     assert sum(one.accepted + one.duplicates for one in added) == 6 * 150
-
-
-def test_batches_are_what_is_read_at_once(new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same observations in the same order, a few at a time."""
-    monkeypatch.setattr("proto.observations.BATCH_ROWS", 7)
-    with ObservationStore.open(new_url()) as store:
-        store.add([Observation(f"o{n}", 50.0, float(n), NOW + n * 7 % 20 // 2, "bench") for n in range(20)])
-        spans = [(None, None), (NOW + 2, None), (NOW + 2, NOW + 8), (NOW + 100, None)]
-        for (since, until), latest in itertools.product(spans, (None, 10, 30)):
-            at_once = store.read(since, until, latest=latest)
-            batches = list(store.batches(since, until, latest=latest))
-            assert all(len(batch) <= 7 for batch in batches)
-            assert [known for batch in batches for known in batch.id] == at_once.id
-            assert [each for batch in batches for each in batch.celsius] == at_once.celsius.tolist()
 
 
 @settings(max_examples=20)
