@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
@@ -26,7 +26,7 @@ LOOK_SECONDS: Final = 1.0
 RENEW_SECONDS: Final = 30.0
 """After so long the figures are made anew, even where nothing seems to have changed."""
 TIME_SHARE: Final = 0.1
-"""The part of the time in which the store is looked at, at the most."""
+"""The part of one core that looks at the store take, at the most."""
 MOST_UNJOINED: Final = 4096
 """Observations that one look tries to join; it goes on with the next."""
 
@@ -40,7 +40,7 @@ class Follower:
     Guarantees: a quality is that of the latest observations, as many as the setting says, less those that the version
     may have been fitted to, and there is one for every converter that was loaded when it last looked; nothing here runs
     on a thread that answers calls, and nothing keeps a retired version in memory. Looks take no more than `TIME_SHARE`
-    of the time, however much is reported, and what one holds in memory is bounded. While the store is away the last
+    of one core, however much is reported, and what one holds in memory is bounded. While the store is away the last
     figures stay. What a version answered, where that is known, counts as its prediction; elsewhere it is run.
     """
 
@@ -82,7 +82,7 @@ class Follower:
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
-            began = monotonic()
+            began = thread_time()
             try:
                 self.look()
                 if self._away:
@@ -94,7 +94,7 @@ class Follower:
                 self._away = True
             except Exception:
                 log.exception("live quality could not be measured")
-            rest = rest_seconds(monotonic() - began)
+            rest = rest_seconds(thread_time() - began)
             if not self._stopping.wait(rest):
                 self._wake.wait(max(0.0, LOOK_SECONDS - rest))
 
@@ -134,11 +134,11 @@ class Follower:
 
 
 def rest_seconds(spent_seconds: float) -> float:
-    """How long to rest after a look: in proportion to what it took, and long enough for reports to gather.
+    """How long to rest after a look: in proportion to the processor's time that it took, and till reports have gathered.
 
-    No longer than a renewal is away: a database that hung for a while is looked at again soon.
+    Waiting takes no such time: a database that hung for a while is looked at again soon.
     """
-    return min(RENEW_SECONDS, max(LOOK_SECONDS / 10, spent_seconds * (1 / TIME_SHARE - 1)))
+    return max(LOOK_SECONDS / 10, spent_seconds * (1 / TIME_SHARE - 1))
 
 
 def identity(version: LoadedVersion) -> Identity:

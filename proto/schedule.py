@@ -1,7 +1,6 @@
 """The same thing again and again, so often: a round that fails ends no other, and SIGTERM ends it at once."""
 
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -26,21 +25,23 @@ def next_start(previous: float, every: float, now: float) -> float:
     return max(previous + every, now)
 
 
-def repeat(every_seconds: float, make_round: Callable[[], int]) -> int:
+def repeat(every_seconds: float, make_round: Callable[[], int | None]) -> int:
     """Make rounds until SIGTERM or Ctrl-C, the first at once; return the exit code.
 
-    A round may end with any code or error: it is told on stderr, and the next one comes in its time. A signal in the
-    middle of a round ends it where it stands, as a kill would: rounds are made to bear that.
+    A round that returns a number ends it with that exit code. One that raises an error is told on stderr, and the next
+    one comes in its time. A signal in the middle of a round ends it where it stands, as a kill would, also in the first
+    process of a container: rounds are made to bear that.
     """
     previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         started = time.monotonic()
-        while True:
-            _survive(make_round)
+        while (code := _survive(make_round)) is None:
             started = next_start(started, every_seconds, time.monotonic())
             time.sleep(max(0.0, started - time.monotonic()))
     except _Ended:
         return ENDED
+    else:
+        return code
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -50,10 +51,9 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise _Ended
 
 
-def _survive(make_round: Callable[[], int]) -> None:
+def _survive(make_round: Callable[[], int | None]) -> int | None:
     try:
-        code = make_round()
+        return make_round()
     except Exception:  # noqa: BLE001 - whatever it was, the next round shall come
         traceback.print_exc()
-        return
-    print(f"quicksilver retrain: the round ended with {code}", file=sys.stderr, flush=True)  # noqa: T201 - a log
+        return None

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from training.schedule import ENDED, next_start, repeat
+from proto.schedule import ENDED, next_start, repeat
 
 
 def test_a_round_that_fails_ends_no_other(capsys: pytest.CaptureFixture[str]) -> None:
