@@ -240,7 +240,7 @@ class ObservationStore:
         return _columns(rows[::-1])
 
     def arrivals(self, since_seconds: float | None = None) -> Iterator[Columns]:
-        """Yield observations from `since_seconds` on in the order in which they were stored, `BATCH_ROWS` at the most at a time.
+        """Yield observations from `since_seconds` on in the order in which they were stored, in parts of `BATCH_ROWS`.
 
         What is stored later comes later, whatever its time.
 

@@ -1,4 +1,7 @@
-"""The same thing again and again, so often: a round that fails ends no other, and SIGTERM ends it at once."""
+"""The same thing again and again, so often: a round that fails ends no other, and SIGTERM ends it at once.
+
+For commands of both sides.
+"""
 
 import signal
 import time

@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -20,11 +19,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
 
+from proto import schedule
 from proto.observation import NoStoreError, ObservationError, StoreUrlError
 from proto.repository import CANARY, STABLE, Repository, RepositoryError, UnknownModelError
 from service.arguments import Parser
@@ -230,7 +229,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--watch", action="store_true", help="look again and again, until SIGTERM or Ctrl-C")
     made.add_argument(
-        "--interval", type=float, default=60.0, metavar="SECONDS", help="time between looks [%(default)s]"
+        "--interval",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="from the start of one look to that of the next [%(default)s]",
     )
     _add_rule(made, rule)
     made.add_argument("--device", choices=get_args(Device), default="auto", help="where versions run [%(default)s]")
@@ -298,24 +301,13 @@ def run(arguments: Sequence[str]) -> int:
     return _watch(judge, options) if options.watch else _look_once(judge, options)
 
 
-class _Ended(BaseException):
-    """SIGTERM or Ctrl-C came, wherever it found us."""
-
-
 def _watch(judge: Judge, options: argparse.Namespace) -> int:
-    """Look again and again. A signal ends it where it stands, also as the first process of a container."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
-    try:
-        while (code := _look_once(judge, options)) != _MISUSED:
-            time.sleep(options.interval)
-    except _Ended:
-        return 0
-    return code
+    """Look again and again, until a signal, or until it turns out that the command line makes no sense."""
 
+    def look() -> int | None:
+        return _MISUSED if _look_once(judge, options) == _MISUSED else None
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise _Ended
+    return schedule.repeat(options.interval, look)
 
 
 def _look_once(judge: Judge, options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from proto import schedule
 from proto.repository import CANARY, STABLE, Repository, check_name
 from training import dataset, telemetry
 from training.dataset import Dataset

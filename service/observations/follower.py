@@ -134,7 +134,7 @@ class Follower:
 
 
 def rest_seconds(spent_seconds: float) -> float:
-    """How long to rest after a look: in proportion to the processor's time that it took, and till reports have gathered.
+    """How long to rest after a look: in proportion to the processor's time it took, and till reports have gathered.
 
     Waiting takes no such time: a database that hung for a while is looked at again soon.
     """
