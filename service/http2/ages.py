@@ -51,6 +51,8 @@ class Times:
     """Whether the last GOAWAY went out."""
     drain_end: float = math.inf
     """When calls that are left are cut."""
+    stopping: bool = False
+    """Whether they are cut then because the server stops: all connections' at once, by its front."""
     closing: float = math.inf
     """When we stopped, and began to wait for the peer to close its side: from then on it has all that we wrote, or the
     system has."""
@@ -81,7 +83,7 @@ def _life(times: Times, now: float, limits: Http2Limits) -> Step:
         old = now >= times.age_limit or now >= times.idle_since + limits.max_idle_seconds
         return Step.DRAIN if old else Step.NOTHING
     if now >= times.drain_end:
-        return Step.CUT_CALLS
+        return Step.NOTHING if times.stopping else Step.CUT_CALLS
     if not times.last_called and now >= times.notified + NOTICE_SECONDS:
         return Step.LAST_CALL
     return Step.NOTHING

@@ -132,25 +132,23 @@ class Peer(Outgoing, asyncio.Protocol):
         elif step is Step.LAST_CALL:
             self.last_call()
         elif step is Step.CUT_CALLS:
-            if self._line.why is Closed.DRAINING:  # the front that drains is about to say so itself
-                self.cut(DrainingError("the server is stopping"), Closed.DRAINING)
-            else:
-                self.cut(DrainingError("the connection is at its end", Shed.CONNECTION_AGE), Closed.AGE)
+            self.cut(DrainingError("the connection is at its end", Shed.CONNECTION_AGE), self._line.why or Closed.AGE)
         elif step is Step.ABORT:
-            self.abort(Closed.KEEPALIVE if self._times.greeted else Closed.HANDSHAKE)
+            self.abort(Closed.KEEPALIVE if self._times.greeted else self._line.why or Closed.HANDSHAKE)
 
     def drain(self, now: float, grace_seconds: float, why: Closed) -> None:
         """Let the peer open no more calls, finish those it has, and close.
 
         The peer's answer to a ping tells that it knows: calls that it opened before are still answered. One that did
-        not greet yet is told as well, since its first calls may be under way.
+        not greet yet is told as well, since its first calls may be under way. One that was told before, for its age or
+        because it was idle, goes for that reason still, unless it has to be cut.
         """
-        self._line.ends_by(why)
-        if self._times.notified < math.inf:
-            self._times.drain_end = min(self._times.drain_end, now + grace_seconds)
-            return
-        self._times.notified, self._times.drain_end = now, now + grace_seconds
-        self.give_notice()
+        if now + grace_seconds < self._times.drain_end:
+            self._times.drain_end, self._times.stopping = now + grace_seconds, why is Closed.DRAINING
+        if self._times.notified == math.inf:
+            self._times.notified = now
+            self._line.ends_by(why)
+            self.give_notice()
 
     def cut(self, error: ServiceError, why: Closed, *, enough: bool = False) -> None:
         """End all calls with an error, and close; `enough` tells the peer that it asked for too much."""

@@ -17,6 +17,8 @@ from service.http2.pace import Pace
 log = structlog.get_logger(__name__)
 
 _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
+_LEAVING: Final = frozenset({Closed.AGE, Closed.IDLE, Closed.DRAINING})
+"""Why a peer is asked to leave by itself."""
 _GOAWAY: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # on stream 0, eight bytes follow
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _WRITE_BYTES: Final = 1 << 18
@@ -35,7 +37,7 @@ class Line:
         self.answers = 0
         """Answers queued since the last write."""
         self.why: Closed | None = None
-        """What ends it on our side, first of all."""
+        """What ends it on our side, first of all; until something does, why its peer was asked to leave."""
         self._limits = limits
         self._pace = Pace(limits, now)
         self._transport: asyncio.Transport | None = None
@@ -134,8 +136,12 @@ class Line:
     # Its end ----------------------------------------------------------------------------------------------------------
 
     def ends_by(self, why: Closed) -> None:
-        """Note why the connection ends, where nothing else ended it before."""
-        self.why = self.why or why
+        """Note why the connection ends, where nothing else ended it before.
+
+        To be asked to leave is no end yet; a peer that then goes does what it was asked.
+        """
+        if self.why is None or (self.open and self.why in _LEAVING and why is not Closed.PEER):
+            self.why = why
 
     def terminate(self, code: ErrorCode) -> None:
         """Write a GOAWAY; the connection is to be closed then."""

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -170,7 +171,8 @@ def test_drain_that_takes_too_long(models: Models, held_up: bool) -> None:  # no
         stream = client.call(b"", request(STREAM), end=False)
         while serving.ask(lambda: serving.front.calls) != 1:
             pass
-        draining = threading.Thread(target=serving.drain, args=(0.3,))
+        drained: list[bool] = []
+        draining = threading.Thread(target=lambda: drained.append(serving.drain(0.3)))
         draining.start()
         if held_up:
             client.wait(lambda: client.goaways)
@@ -179,6 +181,7 @@ def test_drain_that_takes_too_long(models: Models, held_up: bool) -> None:  # no
         client.wait_closed()
         client.socket.close()
         draining.join()
+        assert drained == [False]
         assert Converting.last.over.wait(60)
         assert serving.tally.sheds == {Shed.DRAINING: 1}
         assert serving.tally.closed == {Closed.DRAINING: 1}
@@ -288,6 +291,45 @@ def test_idle_connection_is_drained(models: Models) -> None:
         for client in (idle, busy):
             client.socket.close()
         assert ended(serving) == {Closed.IDLE: 2}
+
+
+@pytest.mark.parametrize("why", [Closed.AGE, Closed.IDLE], ids=lambda why: why.value)
+@pytest.mark.parametrize(
+    ("grace_seconds", "drain_seconds", "cut_by"),
+    [(60, 0.3, Shed.DRAINING), (0.5, 60, Shed.CONNECTION_AGE), (60, 60, None)],
+    ids=["the server's time is over", "the connection's time is over", "in time"],
+)
+def test_server_that_stops_as_a_connection_drains(
+    models: Models,
+    why: Closed,
+    grace_seconds: float,
+    drain_seconds: float,
+    cut_by: Shed | None,
+) -> None:
+    """A connection that was asked to leave before goes for that reason, and is cut by whichever time ends first."""
+    limits = Http2Limits(age_grace_seconds=grace_seconds)
+    limits = replace(limits, max_age_seconds=0.1) if why is Closed.AGE else replace(limits, max_idle_seconds=0.1)
+    with Serving(models, limits, [streaming()]) as serving, RawClient(serving.address) as client:
+        client.acknowledge_pings = False  # so that a call may cross the notice
+        client.wait(lambda: client.goaways)
+        stream = client.call(b"", request(STREAM), end=False)
+        while serving.ask(lambda: serving.front.calls) != 1:
+            pass
+        drained: list[bool] = []
+        draining = threading.Thread(target=lambda: drained.append(serving.drain(drain_seconds)))
+        draining.start()
+        while not serving.ask(lambda: serving.front._draining):  # noqa: SLF001 - nobody else knows it
+            pass
+        if cut_by is None:
+            client.reset(stream)
+        else:
+            assert client.finish(stream).status == Code.UNAVAILABLE
+        client.wait_closed()
+        client.socket.close()
+        draining.join()
+        assert drained == [cut_by is not Shed.DRAINING]
+        assert serving.tally.sheds == ({} if cut_by is None else {cut_by: 1})
+        assert serving.tally.closed == {Closed.DRAINING if cut_by is Shed.DRAINING else why: 1}
 
 
 def test_keepalive(models: Models) -> None:

@@ -70,6 +70,7 @@ def test_wheel_forgets(whens: list[float], data: st.DataObject) -> None:
         (replace(FRESH, notified=10.0, drain_end=40.0), 10.0 + NOTICE_SECONDS, Step.LAST_CALL),
         (replace(FRESH, notified=10.0, drain_end=40.0, last_called=True), 39.9, Step.NOTHING),
         (replace(FRESH, notified=10.0, drain_end=40.0, last_called=True), 40.0, Step.CUT_CALLS),
+        (replace(FRESH, notified=10.0, drain_end=40.0, last_called=True, stopping=True), 40.0, Step.NOTHING),
         (replace(FRESH, closing=5.0), 5.9, Step.NOTHING),
         (replace(FRESH, closing=5.0), 6.0, Step.ABORT),
     ],
