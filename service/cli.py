@@ -99,7 +99,7 @@ def _serve(arguments: Sequence[str]) -> int:
     file = given.pop("settings", None) or settings_file(os.environ)
     # To check a store of observations imports NumPy, which starts threads: a signal that one of them does not block is
     # its own, and ends the process at once, or is lost on the first process of a container.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # what `_Signals` needs as well
     try:
         settings = load_settings(given, file, os.environ)
     except SettingsError as error:
@@ -125,14 +125,13 @@ def _run_server(settings: Settings) -> int:
 
 
 class _Signals:
-    """SIGTERM and Ctrl-C, from before any other thread starts: until `loaded` they end the process, then they ask.
+    """SIGTERM and Ctrl-C, which whoever makes this has blocked: until `loaded` they end the process, then they ask.
 
     A start may take minutes, and nothing is in flight then. One thread waits for the first signal, which runs while
     ONNX Runtime loads; all others block both, whatever starts them.
     """
 
     def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         for number in _ENDING:
             # Python's own handler waits for the main thread, and what a shell started in the background ignores SIGINT.
             if signal.getsignal(number) in {signal.default_int_handler, signal.SIG_IGN}:
@@ -174,14 +173,17 @@ def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | N
     from service.observations import StoreSettingError  # noqa: PLC0415 - as above
     from service.server import Server  # noqa: PLC0415 - as above
 
+    def ready_to_listen() -> None:
+        settle_memory()  # which takes 0.1 s: nobody is connected yet who would wait
+        loaded()
+
     keep_freed_pages()
     try:
         server = Server(settings)
-        server.start(loaded)
+        server.start(ready_to_listen)
     except (DeviceError, AddressError, TokenFileError, StoreSettingError, SettingsError) as error:
         _fail("serve", str(error), 1)
         return None
-    settle_memory()
     return server
 
 
