@@ -27,13 +27,14 @@ from proto.repository import Repository
 from service.calls import BatchedMethod
 from service.closed import Closed
 from service.codec import ConvertCodec
-from service.dataplane import Dataplane, Served
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.errors import Shed
 from service.front_http2 import Http2LoopThread
 from service.http2 import Http2Limits
 from service.metrics import Metrics
 from service.models import LoadedVersion, Models
+from service.run_observers import Served
 from service.status import Code
 
 BURSTS: Final = (1, 16, 64, 256)

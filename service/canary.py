@@ -11,10 +11,10 @@ import structlog
 from proto.traffic import is_for_canary, place_of_id, place_of_number
 from service.calls import Request
 from service.catalogue import Trial
-from service.dataplane import Bound, Diverted
 from service.engine import Tensor
 from service.errors import ServiceError
 from service.models import LoadedVersion, Models
+from service.runs import Bound, Diverted
 from service.shadow import Copy, Shadow
 from service.snapshot import Distribution, Labels
 

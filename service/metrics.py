@@ -19,11 +19,11 @@ from prometheus_client.registry import Collector
 
 from service.calls import Method, grpc_type
 from service.closed import Closed
-from service.dataplane import Served
 from service.device import Device
 from service.errors import Shed
 from service.models import LoadedVersion, Models, VersionState
 from service.observations.figures import LiveQuality
+from service.run_observers import Served
 from service.sampling import Sample
 from service.snapshot import (
     ERROR,

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from service.calls import Request
-from service.dataplane import Dataplane, Run
+from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
+from service.runs import Run
 
 
 class Runner:

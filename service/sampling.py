@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from proto.artefact import Column
 from proto.drift import count
-from service.dataplane import Served
 from service.models import LoadedVersion
+from service.run_observers import Served
 from service.snapshot import ERROR_BOUNDS, Distribution, Window
 
 ROWS_OF_A_RUN: Final = 64

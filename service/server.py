@@ -16,7 +16,7 @@ from service.admin import Gate
 from service.canary import Canaries
 from service.config import Settings, SettingsError
 from service.control import RepositoryControl
-from service.dataplane import BatchLimits, Dataplane
+from service.dataplane import Dataplane
 from service.engine import EngineOptions, check_device
 from service.errors import NotReadyError
 from service.fronts import make_front
@@ -31,6 +31,7 @@ from service.open_inference import SERVICE as OPEN_INFERENCE
 from service.open_inference import api as open_inference
 from service.open_inference import tables
 from service.open_inference.statistics import Statistics
+from service.runs import BatchLimits
 from service.shadow import Shadow, ShadowLimits
 from service.version_policy import VersionPolicy
 from service.watch import Watcher

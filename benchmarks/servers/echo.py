@@ -8,11 +8,12 @@ from pathlib import Path
 from proto.repository import Repository
 from service.calls import Context, UnaryMethod
 from service.config import load_settings
-from service.dataplane import BatchLimits, Dataplane
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.fronts import make_front
 from service.metrics import Metrics
 from service.models import Models
+from service.runs import BatchLimits
 
 PATH = "/benchmarks.Echo/Echo"
 

@@ -16,11 +16,12 @@ import structlog
 
 from service.calls import Request
 from service.closed import Closed
-from service.dataplane import Dataplane, Run
+from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
 from service.http2.costs import Costs
 from service.http2.limits import Http2Limits
+from service.runs import Run
 from service.status import Code
 
 log = structlog.get_logger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.dataplane import RunTimes
 from service.models import LoadedVersion, Models
 from service.open_inference.request import choice_of
 from service.open_inference.tables import Duration, Key, Steps, Table, Tables, to_plain
+from service.run_observers import RunTimes
 
 _NS: Final = 1_000_000_000
 

@@ -15,11 +15,12 @@ from proto.repository import Repository
 from service.alike import MIN_CALLS, bytes_of, crowds, table
 from service.calls import Codec, Request
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Dataplane
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.errors import ServiceError
 from service.models import Models, VersionPolicy
 from service.open_inference.infer import InferCodec
+from service.runs import BatchLimits
 from tests.service.artefacts import DOMAIN, make_artefact, make_softmax
 from tests.service.test_dataplane import Runs
 

@@ -20,11 +20,12 @@ from proto.traffic import NO_TRAFFIC, CanaryTraffic, is_for_canary, place_of_id
 from service.calls import Request
 from service.canary import REQUEST_ID_KEY, Canaries
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Dataplane
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.errors import CancelledError, ExpiredError, InvalidRequestError, OutsideDomainError, ServiceError
 from service.models import Models, VersionPolicy
 from service.open_inference.infer import InferCodec
+from service.runs import BatchLimits
 from service.shadow import Shadow, ShadowLimits
 from service.snapshot import FAMILIES, Distribution, Labels
 from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile, make_slow, make_softmax

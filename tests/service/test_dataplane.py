@@ -14,7 +14,7 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
 from service.calls import Body, Request
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Bound, Dataplane, Run, Served, group
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.errors import (
     CancelledError,
@@ -29,6 +29,8 @@ from service.errors import (
 )
 from service.models import LoadedVersion, Models, VersionPolicy
 from service.query import Answer, ConvertQuery, Query
+from service.run_observers import Served
+from service.runs import BatchLimits, Bound, Run, group
 from tests.service.artefacts import DOMAIN, exact_celsius, make_artefact, make_plain, make_softmax
 
 NOW = 1000.0

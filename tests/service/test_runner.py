@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from service.calls import Request
 from service.codec import ConvertCodec
-from service.dataplane import Run
 from service.errors import DrainingError, InternalError, OverloadedError, ServiceError, Shed
 from service.runner import Runner
+from service.runs import Run
 
 LONG = 100
 

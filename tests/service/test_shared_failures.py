@@ -14,10 +14,11 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
 from service.calls import Request
 from service.codec import ConvertCodec
-from service.dataplane import FAULTS_ALONE, Dataplane, RunTimes
+from service.dataplane import FAULTS_ALONE, Dataplane
 from service.engine import EngineOptions, InputsRefusedError
 from service.errors import InternalError, InvalidRequestError, ServiceError
 from service.models import LoadedVersion, Models
+from service.run_observers import RunTimes
 from tests.service.artefacts import exact_celsius, make_artefact
 
 

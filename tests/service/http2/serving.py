@@ -20,12 +20,14 @@ from proto.repository import Repository
 from service.calls import BatchedMethod, Method
 from service.closed import Closed
 from service.codec import ConvertCodec
-from service.dataplane import BatchLimits, Dataplane, Run, Served
+from service.dataplane import Dataplane
 from service.engine import EngineOptions
 from service.errors import Shed
 from service.http2 import Certificates, Http2Front, Http2Limits
 from service.memory import keep_freed_pages
 from service.models import LoadedVersion, Models, VersionPolicy
+from service.run_observers import Served
+from service.runs import BatchLimits, Run
 from service.status import Code
 from tests.service.artefacts import make_artefact
 from tests.service.http2.raw import CONVERT, framed

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from proto.repository import Repository
-from service.dataplane import RunTimes
 from service.engine import EngineOptions
 from service.models import Models
 from service.open_inference.statistics import Statistics
 from service.open_inference.tables import MAX_BATCH_SIZES
+from service.run_observers import RunTimes
 from tests.service.artefacts import make_artefact, make_plain
 from tests.service.open_inference.calls import TIMEOUT_SECONDS, fahrenheit, request
 
