@@ -111,6 +111,14 @@ class Labels:
         previous = {**self.previous, label: history} if history else dict(self.previous)
         return replace(self, current={**self.current, label: version}, previous=previous)
 
+    def stand_as_in(self, other: "Labels") -> bool:
+        """Whether `stable` and `canary` name what they name there, and `stable` was not moved away and back since."""
+        stand = all(
+            (self.current.get(label), self.previous.get(label)) == (other.current.get(label), other.previous.get(label))
+            for label in ("stable", CANARY)
+        )
+        return stand and self.moves == other.moves
+
     def before(self, label: str, versions: Collection[int]) -> int | None:
         """The version that a label named last before this one, of those that are still there; None where none is."""
         current = self.current.get(label)

@@ -80,6 +80,8 @@ class Columns:
     """Its version, likewise."""
     predicted_celsius: NDArray[np.float64]
     """What it answered; NaN where that is not known."""
+    number: NDArray[np.int64]
+    """Where each stands in the order in which they were stored: int64 `[N]`, ascending in it, with gaps."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -127,6 +129,7 @@ _TABLE: Final = sql.Table(
     sql.Column("predicted_celsius", sql.Double),
 )
 _FIELDS: Final = [_TABLE.c[name] for name in Observation.__slots__]
+_NUMBERED: Final = [*_FIELDS, _TABLE.c.number]
 _JOIN: Final = (
     sql.update(_TABLE)
     .where(_TABLE.c.id == sql.bindparam("known"), _TABLE.c.model.is_(None))
@@ -233,29 +236,44 @@ class ObservationStore:
         Raises:
             StoreUnavailableError: the database failed.
         """
-        newest_first = _between(sql.select(*_FIELDS), since_seconds, until_seconds).order_by(
+        newest_first = _between(sql.select(*_NUMBERED), since_seconds, until_seconds).order_by(
             _TABLE.c.observed_at_seconds.desc(), _TABLE.c.number.desc()
         )
         rows = self._read(lambda connection: connection.execute(newest_first.limit(latest)).all())
         return _columns(rows[::-1])
 
-    def arrivals(self, since_seconds: float | None = None) -> Iterator[Columns]:
+    def arrivals(self, since_seconds: float | None = None, *, after: int = 0) -> Iterator[Columns]:
         """Yield observations from `since_seconds` on in the order in which they were stored, in parts of `BATCH_ROWS`.
 
-        What is stored later comes later, whatever its time.
+        What is stored later comes later, whatever its time: whoever names the last `number` that was read gets what is
+        new since, and nothing twice. `holds` tells whether that is still what it was.
 
         Raises:
             StoreUnavailableError: the database failed.
         """
+        first = after + 1 if after else self._first(since_seconds)
+        if first is None:
+            return
+        wanted = _between(sql.select(*_NUMBERED), since_seconds, None).where(_TABLE.c.number >= first)
+        for rows in self._parts(wanted.order_by(_TABLE.c.number)):
+            yield _columns(rows)
+
+    def holds(self, number: int, known: str) -> bool:
+        """Whether the observation at a number has this id: else some were taken out, or it is another store.
+
+        Raises:
+            StoreUnavailableError: the database failed.
+        """
+        there = sql.select(_TABLE.c.id).where(_TABLE.c.number == number)
+        return self._read(lambda connection: connection.execute(there).scalar()) == known
+
+    def _first(self, since_seconds: float | None) -> int | None:
+        """The least number of the observations from a time on."""
         # The first of them is found by its time, by an expression, so that nobody walks there over all that is older;
         # from there on they come as they lie, and nothing is sorted, for which a disk might have no room.
         newer = _between(sql.select(sql.func.min(_TABLE.c.number + 0)), since_seconds, None)
         first = self._read(lambda connection: connection.execute(newer).scalar_one())
-        if first is None:
-            return
-        wanted = _between(sql.select(*_FIELDS), since_seconds, None).where(_TABLE.c.number >= first)
-        for rows in self._parts(wanted.order_by(_TABLE.c.number)):
-            yield _columns(rows)
+        return None if first is None else int(first)
 
     def observations(
         self, since_seconds: float | None = None, until_seconds: float | None = None
@@ -470,7 +488,7 @@ def _between(query: sql.Select[Any], since_seconds: float | None, until_seconds:
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
-    columns = dict(zip(Observation.__slots__, zip(*rows, strict=True), strict=False))  # a number may come last
+    columns = dict(zip((*Observation.__slots__, "number"), zip(*rows, strict=True), strict=False))  # none of no rows
 
     def numbers(name: str) -> NDArray[np.float64]:
         return np.array(columns.get(name, ()), dtype=np.float64)  # None becomes NaN
@@ -487,6 +505,7 @@ def _columns(rows: Sequence[Sequence[Any]]) -> Columns:
         model=texts("model"),
         version=texts("version"),
         predicted_celsius=numbers("predicted_celsius"),
+        number=np.array(columns.get("number", ()), dtype=np.int64),
     )
 
 

@@ -218,14 +218,15 @@ class Repository:
             is_promotion = label == STABLE and labels.current.get(STABLE) not in {None, version}
             self._replace_labels(name, moved.promoted(time.time()) if is_promotion else moved)
 
-    def promote_canary(self, name: str, canary: int, stable: int) -> None:
+    def promote_canary(self, name: str, canary: int, stable: int, *, since: Labels | None = None) -> None:
         """Let `stable` name the canary, and take the label `canary` away with its traffic: all of it in one step.
 
         Raises:
-            RepositoryError: the labels no longer name the versions given: somebody else moved one of them.
+            RepositoryError: the labels no longer name the versions given: somebody else moved one of them; or one of
+                the two labels was moved `since` the labels were so.
         """
         with self._locked(name):
-            labels = self.label_history(name)
+            labels = self._unmoved(name, since)
             if (labels.current.get(CANARY), labels.current.get(STABLE)) != (canary, stable):
                 raise RepositoryError(f"the labels of {name!r} were moved meanwhile: {_assigned(labels.current)}")
             self._need_version(name, canary)
@@ -257,14 +258,16 @@ class Repository:
             raise UnknownModelError(f"no version is known that {label!r} of {name!r} named before, and is still there")
         return version
 
-    def roll_back(self, name: str, label: str, expected: int | None = None) -> int:
+    def roll_back(self, name: str, label: str, expected: int | None = None, *, since: Labels | None = None) -> int:
         """Let a label name the version that it named before, and return that. A second rollback goes further back.
 
         Raises:
             UnknownModelError: there is no such label, or none is known that it named before.
-            RepositoryError: it would be another version than `expected`: somebody else moved the label.
+            RepositoryError: it would be another version than `expected`: somebody else moved the label; or `stable` or
+                `canary` was moved `since` the labels were so.
         """
         with self._locked(name):
+            self._unmoved(name, since)
             version = self.earlier(name, label)
             if expected not in {None, version}:
                 raise RepositoryError(f"{label!r} of {name!r} was moved meanwhile: before it named {version}")
@@ -272,16 +275,17 @@ class Repository:
             self._replace_labels(name, labels.returned(time.time()) if label == STABLE else labels)
             return version
 
-    def remove_label(self, name: str, label: str, expected: int | None = None) -> None:
+    def remove_label(self, name: str, label: str, expected: int | None = None, *, since: Labels | None = None) -> None:
         """Take a label away; with `canary` goes its traffic.
 
         Raises:
             UnknownModelError: there is no such label.
-            RepositoryError: it names another version than `expected`: somebody else moved it.
+            RepositoryError: it names another version than `expected`: somebody else moved it; or `stable` or `canary`
+                was moved `since` the labels were so.
             LabelledError: it is the model's last one: without any, the newest version would answer.
         """
         with self._locked(name):
-            labels = self.label_history(name)
+            labels = self._unmoved(name, since)
             if label not in labels.current:
                 raise UnknownModelError(f"no label {label!r} on {name!r}: there are {_list(labels.current)}")
             if expected not in {None, labels.current[label]}:
@@ -309,6 +313,13 @@ class Repository:
             with self._staging(directory) as staging:
                 (directory / str(version)).rename(staging / str(version))
                 sync_directory(directory)
+
+    def _unmoved(self, name: str, since: Labels | None) -> Labels:
+        """The labels, where `stable` and `canary` stand as they stood; with None, in any case."""
+        labels = self.label_history(name)
+        if since is not None and not labels.stand_as_in(since):
+            raise RepositoryError(f"the labels of {name!r} were moved meanwhile: {_assigned(labels.current)}")
+        return labels
 
     def _need_version(self, name: str, version: int) -> None:
         existing = self.versions(name)

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import numpy as np
 
 from proto import schedule
+from proto.labels import Labels
 from proto.observation import NoStoreError, ObservationError, StoreUrlError
 from proto.repository import CANARY, STABLE, Repository, RepositoryError, UnknownModelError
 from service.arguments import Parser
 from service.config import Settings, variable
 from service.device import Device
 from service.prediction import predict_what_it_can
-from service.promotion import Blocks, Dealer, Evidence, Rule, Verdict, compare, exceeds, wanted
+from service.promotion import Evidence, Rule, Trial, Verdict, wanted
 
 if TYPE_CHECKING:
     from proto.observations import Columns, ObservationStore
@@ -42,7 +43,7 @@ _MAX_EVIDENCE: Final = 700.0
 
 
 class CommandError(Exception):
-    """It could not be done; the message says why."""
+    """Two versions cannot be compared; the message says why."""
 
 
 class Outcome(Enum):
@@ -81,13 +82,37 @@ class Look:
     comparisons: list[Comparison] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What else is to be said, and what was done, in words."""
+    failures: list[str] = field(default_factory=list)
+    """What could not be judged, and why, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """Two versions, and from when on observations count for them, in Unix time: what a trial is about."""
+
+    present: int
+    candidate: int
+    since_seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """A trial, up to the last observation that it has seen."""
+
+    pair: _Pair
+    trial: Trial
+    last: int = 0
+    """That one's number in the store; 0 for none."""
+    last_id: str = ""
 
 
 class Judge:
     """Looks at one model, again and again.
 
-    It holds versions that it loaded, since they never change. What a look changes in the repository it changes in one
-    step, so that it may be killed at any time.
+    It holds versions that it loaded, since they never change, and two trials, which are small however many observations
+    they have seen; a look reads what is new since the last one. What a look changes in the repository it changes in one
+    step, and only where `stable` and `canary` stand as the look found them. It may be killed at any time: whoever
+    begins anew reads all, and comes to the same.
     """
 
     def __init__(self, repository: Repository, name: str, options: argparse.Namespace) -> None:
@@ -98,62 +123,75 @@ class Judge:
         self._bound_celsius: float | None = options.error_bound
         self._since_seconds: float = options.since
         self._loaded: dict[int, LoadedVersion] = {}
+        self._known: dict[str, _Known] = {}
+        """By the role of the candidate."""
 
     def look(self, store: "ObservationStore") -> Look:
         """Decide what can be decided, and do it: first whether stable must go back, then whether a canary is better.
 
+        What cannot be judged stands among the look's failures, and keeps nothing else from being judged.
+
         Raises:
-            CommandError: a version does not verify, or cannot be compared.
-            RepositoryError: there is no such model, or its labels were moved meanwhile.
+            RepositoryError: there is no such model, or its labels were moved meanwhile: then nothing was done.
             ObservationError: the store cannot be read.
         """
         seen = Look(self._name)
         labels = self._repository.label_history(self._name)
-        stable, canary = labels.current.get(STABLE), labels.current.get(CANARY)
-        if stable is None:
+        if STABLE not in labels.current:
             raise UnknownModelError(f"no version of {self._name!r} is labelled {STABLE!r}")
-        before = labels.before(STABLE, self._repository.versions(self._name))
-        if before is not None:
-            self._judge_stable(seen, store, stable, before, labels.moves.last_seconds)
+        try:
+            self._judge_stable(seen, store, labels)
+        except CommandError as error:
+            seen.failures.append(f"{self._name}: stable cannot be judged, and is not rolled back: {error}")
         if seen.outcome is not Outcome.WAITING:
             return seen
-        if canary is None or canary == stable:
-            seen.notes.append(f"{self._name}: there is no canary")
-        else:
-            self._judge_canary(seen, store, stable, canary)
+        try:
+            self._judge_canary(seen, store, labels)
+        except CommandError as error:
+            seen.failures.append(f"{self._name}: the canary cannot be judged, and is not promoted: {error}")
         return seen
 
-    def _judge_stable(self, seen: Look, store: "ObservationStore", stable: int, before: int, moved: float) -> None:
+    def _judge_stable(self, seen: Look, store: "ObservationStore", labels: Labels) -> None:
         """Roll back where the version before is better on what was observed since, or the error is above its bound."""
-        since = self._since(stable, before, moved)
-        blocks = self._blocks(store, stable, before, since)
-        evidence = compare(blocks, self._rule)
+        stable, before = labels.current[STABLE], labels.before(STABLE, self._repository.versions(self._name))
+        if before is None:
+            if set(labels.previous.get(STABLE, ())) - {stable}:
+                seen.notes.append(f"{self._name}: stable cannot be rolled back: the versions before it were removed")
+            return
+        since = self._since(stable, before, labels.moves.last_seconds)
+        trial = self._read(store, "before", _Pair(stable, before, since))
+        evidence = trial.evidence
         seen.comparisons.append(Comparison(before, stable, "before", since, evidence))
         why = "it is better" if evidence.verdict is Verdict.BETTER else ""
-        bound = self._bound_celsius
-        if not why and bound is not None and exceeds(blocks, bound, self._rule):
+        if not why and trial.exceeds:
             if evidence.candidate_mean_celsius < evidence.mean_celsius:
-                why = f"the mean error is above {bound:g} °C"
+                why = f"the mean error is above {trial.bound_celsius:g} °C"
             else:
                 seen.notes.append(
-                    f"{self._name}: the mean error of stable is above {bound:g} °C, "
+                    f"{self._name}: the mean error of stable is above {trial.bound_celsius:g} °C, "
                     f"and that of version {before} is no smaller"
                 )
         if why:
-            self._repository.roll_back(self._name, STABLE, expected=before)
+            self._load_anew(before)
+            self._repository.roll_back(self._name, STABLE, expected=before, since=labels)
             seen.outcome = Outcome.ROLLED_BACK
             seen.notes.append(f"{self._name}: stable is version {before} again, since {why}")
 
-    def _judge_canary(self, seen: Look, store: "ObservationStore", stable: int, canary: int) -> None:
+    def _judge_canary(self, seen: Look, store: "ObservationStore", labels: Labels) -> None:
+        stable, canary = labels.current[STABLE], labels.current.get(CANARY)
+        if canary is None or canary == stable:
+            seen.notes.append(f"{self._name}: there is no canary")
+            return
         since = self._since(stable, canary, 0)
-        evidence = compare(self._blocks(store, stable, canary, since), self._rule)
+        evidence = self._read(store, CANARY, _Pair(stable, canary, since)).evidence
         seen.comparisons.append(Comparison(canary, stable, CANARY, since, evidence))
         if evidence.verdict is Verdict.BETTER:
-            self._repository.promote_canary(self._name, canary, stable)
+            self._load_anew(canary)
+            self._repository.promote_canary(self._name, canary, stable, since=labels)
             seen.outcome = Outcome.PROMOTED
             seen.notes.append(f"{self._name}: stable is version {canary}, promoted")
         elif evidence.verdict is Verdict.WORSE:
-            self._repository.remove_label(self._name, CANARY, expected=canary)
+            self._repository.remove_label(self._name, CANARY, expected=canary, since=labels)
             seen.outcome = Outcome.REJECTED
             seen.notes.append(f"{self._name}: version {canary} is no canary any more, since it is not better")
 
@@ -163,18 +201,31 @@ class Judge:
 
     def _known_until(self, version: int) -> float:
         """The first moment, in Unix time, whose observations a version cannot have been fitted to."""
-        published = self._repository.model_path(self._name, version).stat().st_mtime
+        published = self._file(version).st_mtime
         artefact = self._load(version).artefact
         if artefact is None or artefact.observed_until_seconds is None:
             return published
         return max(published, math.nextafter(artefact.observed_until_seconds, math.inf))
 
-    def _blocks(self, store: "ObservationStore", present: int, candidate: int, since: float) -> Blocks:
-        """What two versions lose on the observations from a time on, however many there are."""
-        dealer = Dealer(self._rule)
-        for rows in store.arrivals(since):
-            dealer.deal(self._errors(present, rows), self._errors(candidate, rows), rows.source)
-        return dealer.blocks
+    def _file(self, version: int) -> os.stat_result:
+        try:
+            return self._repository.model_path(self._name, version).stat()
+        except OSError as error:
+            raise CommandError(f"{self._name}/{version} cannot be read: {error.strerror}") from error
+
+    def _read(self, store: "ObservationStore", role: str, pair: "_Pair") -> Trial:
+        """What is known of two versions from the observations that count, however many there are.
+
+        What an earlier look read is not read again, unless it is no longer what the store holds.
+        """
+        known = self._known.get(role)
+        if known is None or known.pair != pair or not (known.last == 0 or store.holds(known.last, known.last_id)):
+            known = _Known(pair, Trial.begin(self._rule, self._bound_celsius))
+        for rows in store.arrivals(pair.since_seconds, after=known.last):
+            present, candidate = self._errors(pair.present, rows), self._errors(pair.candidate, rows)
+            trial = known.trial.after(present, candidate, rows.source)
+            self._known[role] = known = _Known(pair, trial, int(rows.number[-1]), rows.id[-1])
+        return known.trial
 
     def _errors(self, version: int, rows: "Columns") -> "Errors":
         """The errors of a version; NaN where it refuses a row, which counts as the greatest loss."""
@@ -184,6 +235,11 @@ class Judge:
         except Exception as fault:  # whatever ONNX Runtime raises: the device, perhaps, and not the version
             raise CommandError(f"{self._name}/{version} could not be run: {fault}") from fault
         return errors
+
+    def _load_anew(self, version: int) -> None:
+        """Make sure that what stable is about to name is still there and whole: servers load it only then."""
+        self._loaded.pop(version, None)
+        self._load(version)
 
     def _load(self, version: int) -> "LoadedVersion":
         from service.engine import EngineError, EngineOptions  # noqa: PLC0415 - ONNX Runtime takes long; --help must not
@@ -320,12 +376,15 @@ def _look_once(judge: Judge, options: argparse.Namespace) -> int:
         return _complain(str(error), _FAILED)
     except StoreUrlError as error:
         return _complain(str(error), _MISUSED)
-    except (CommandError, RepositoryError, ObservationError) as error:
+    except (RepositoryError, ObservationError) as error:
         return _complain(str(error), _FAILED)
     except OSError as error:
         return _complain(f"{error.filename or options.repository}: {error.strerror}", _FAILED)
-    print(to_json(seen) if options.json else "\n".join(describe(seen, options.rule)), flush=True)  # noqa: T201 - asked for
-    return EXIT_CODES[seen.outcome]
+    if said := [to_json(seen)] if options.json else describe(seen, options.rule):
+        print("\n".join(said), flush=True)  # noqa: T201 - asked for
+    for failure in seen.failures:
+        _complain(failure, _FAILED)
+    return _FAILED if seen.failures and seen.outcome is Outcome.WAITING else EXIT_CODES[seen.outcome]
 
 
 def describe(seen: Look, rule: Rule) -> list[str]:
@@ -363,6 +422,7 @@ def to_json(seen: Look) -> str:
             "at_seconds": round(time.time(), 3),
             "comparisons": comparisons,
             "notes": seen.notes,
+            "failures": seen.failures,
         },
         ensure_ascii=False,
     )

@@ -10,14 +10,14 @@ the next.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.sequential import bounds, log_wealth
+from service.sequential import MEANS, Gamblers
 
 MAX_SOURCES: Final = 1000
 """Sources that are told from one another; further ones are not counted."""
@@ -80,7 +80,8 @@ class Evidence:
     """By how much the candidate's is smaller."""
     gain_lower_celsius: float
     gain_upper_celsius: float
-    """Bounds of the gain, each of which holds at all times with probability 1 - rate."""
+    """Bounds of the gain, each of which holds at all times with probability 1 - rate; on the safe side, where they are
+    coarse."""
     log_evidence_better: float
     """Natural logarithm of what betting against "it is not better by the margin" came to."""
     log_evidence_worse: float
@@ -102,97 +103,112 @@ def block_means(values: Errors, block_rows: int) -> Errors:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
-    """What two versions lost on the same rows, in full blocks one after the other: mean losses in °C, float64 `[B]`."""
+class Trial:
+    """What is known of a candidate and the version that it would replace, from rows dealt batch after batch.
 
-    present_celsius: Errors
-    candidate_celsius: Errors
-    rows: int
-    sources: int
-    """How many they come from, up to `MAX_SOURCES`."""
-
-
-class Dealer:
-    """Deals rows into blocks, batch after batch; of them it keeps the blocks' means and less than one block of rows.
-
-    The blocks of some batches are the first of those of these batches and more, however the rows were parted.
+    It holds less than one block of rows, however many there were. A trial never changes: `after` makes the next one,
+    which is the same, to the bit, however the rows were parted into batches.
     """
 
-    def __init__(self, rule: Rule) -> None:
-        self._rule = rule
-        self._means: list[Errors] = []
-        """Parts of `[2, B]`: of the version that is there, and of the candidate."""
-        self._sources: set[str] = set()
-        self._left: Errors = np.empty((2, 0))
-        """Losses of the rows of the block that is not full, `[2, N]`."""
-        self._left_sources: list[str] = []
+    rule: Rule
+    bound_celsius: float | None
+    """What the mean loss of the version that is there may be; None for anything."""
+    blocks: int
+    sums_celsius: Errors
+    """Of the blocks' mean losses, of the version that is there and of the candidate: float64 `[2]`."""
+    seen_sources: frozenset[str]
+    """Those of the blocks, more than `MAX_SOURCES` by one batch's at the most."""
+    left_celsius: Errors
+    """Losses of the rows of the block that is not full, `[2, N]`."""
+    left_sources: tuple[str, ...]
+    better: Gamblers
+    """Bet on gains, in caps, against the margin and other means."""
+    worse: Gamblers
+    """Bet on losses, likewise."""
+    above: Gamblers
+    """Bet that the mean loss of the version that is there is above its bound; nobody where it has none."""
 
-    def deal(self, present: Errors, candidate: Errors, sources: Sequence[str]) -> None:
-        """Deal the next rows, by their errors and their sources."""
-        cap, size = self._rule.cap_celsius, self._rule.block_rows
-        rows = np.concatenate([self._left, [losses(present, cap), losses(candidate, cap)]], axis=1)
-        named = [*self._left_sources, *sources]
+    @classmethod
+    def begin(cls, rule: Rule, bound_celsius: float | None = None) -> Self:
+        """Begin a trial.
+
+        Raises:
+            ValueError: the bound is not above 0 and below the cap.
+        """
+        if bound_celsius is not None and not 0 < bound_celsius < rule.cap_celsius:
+            raise ValueError(f"the bound is above 0 and below the cap, {rule.cap_celsius:g} °C, not {bound_celsius:g}")
+        margin = rule.margin_celsius / rule.cap_celsius
+        bounds = [] if bound_celsius is None else [2 * bound_celsius / rule.cap_celsius - 1]
+        return cls(
+            rule=rule,
+            bound_celsius=bound_celsius,
+            blocks=0,
+            sums_celsius=np.zeros(2),
+            seen_sources=frozenset(),
+            left_celsius=np.empty((2, 0)),
+            left_sources=(),
+            better=Gamblers.begin(np.array([margin, *MEANS])),
+            worse=Gamblers.begin(np.array([-margin, *MEANS])),
+            above=Gamblers.begin(np.array(bounds)),
+        )
+
+    def after(self, present: Errors, candidate: Errors, sources: Sequence[str]) -> "Trial":
+        """The trial after further rows, by their errors and their sources."""
+        cap, size = self.rule.cap_celsius, self.rule.block_rows
+        rows = np.concatenate([self.left_celsius, [losses(present, cap), losses(candidate, cap)]], axis=1)
+        named = (*self.left_sources, *sources)
         full = rows.shape[1] // size * size
-        self._means.append(np.stack([block_means(version, size) for version in rows]))
-        self._sources.update(named[:full] if len(self._sources) < MAX_SOURCES else ())
-        self._left, self._left_sources = rows[:, full:].copy(), named[full:]
+        means = np.stack([block_means(version, size) for version in rows], axis=1)
+        gains = (means[:, 0] - means[:, 1]) / cap
+        return replace(
+            self,
+            blocks=self.blocks + len(means),
+            sums_celsius=np.add.reduce(np.concatenate([self.sums_celsius[None], means]), axis=0),
+            seen_sources=self.seen_sources | frozenset(named[:full] if len(self.seen_sources) < MAX_SOURCES else ()),
+            left_celsius=rows[:, full:].copy(),
+            left_sources=named[full:],
+            better=self.better.after(gains),
+            worse=self.worse.after(-gains),
+            above=self.above.after(2 * means[:, 0] / cap - 1),
+        )
 
     @property
-    def blocks(self) -> Blocks:
-        """The blocks that are full."""
-        means = np.concatenate([*self._means, np.empty((2, 0))], axis=1)
-        self._means = [means]
-        return Blocks(means[0], means[1], means.shape[1] * self._rule.block_rows, min(len(self._sources), MAX_SOURCES))
+    def evidence(self) -> Evidence:
+        """What the rows say."""
+        cap = self.rule.cap_celsius
+        present, candidate = (self.sums_celsius / self.blocks).tolist() if self.blocks else (math.nan, math.nan)
+        better, worse = float(self.better.log_wealth[0]), float(self.worse.log_wealth[0])
+        return Evidence(
+            rows=self.blocks * self.rule.block_rows,
+            sources=min(len(self.seen_sources), MAX_SOURCES),
+            mean_celsius=present,
+            candidate_mean_celsius=candidate,
+            gain_celsius=present - candidate,
+            gain_lower_celsius=self.better.lower_bound(self.rule.rate) * cap,
+            gain_upper_celsius=-self.worse.lower_bound(self.rule.rate) * cap,
+            log_evidence_better=better,
+            log_evidence_worse=worse,
+            verdict=self._verdict(better, worse),
+        )
 
+    @property
+    def exceeds(self) -> bool:
+        """Whether it is decided that the mean loss of the version that is there is above its bound, as surely."""
+        return self._is_enough and bool((self.above.log_wealth >= wanted(self.rule)).any())
 
-def compare(blocks: Blocks, rule: Rule) -> Evidence:
-    """Compare a candidate with the version that it would replace."""
-    gains = (blocks.present_celsius - blocks.candidate_celsius) / rule.cap_celsius
-    margin = rule.margin_celsius / rule.cap_celsius
-    better, worse = log_wealth(gains, margin), log_wealth(-gains, -margin)
-    low, high = bounds(gains, rule.rate)
-    return Evidence(
-        rows=blocks.rows,
-        sources=blocks.sources,
-        mean_celsius=_mean(blocks.present_celsius),
-        candidate_mean_celsius=_mean(blocks.candidate_celsius),
-        gain_celsius=_mean(gains) * rule.cap_celsius,
-        gain_lower_celsius=low * rule.cap_celsius,
-        gain_upper_celsius=high * rule.cap_celsius,
-        log_evidence_better=better,
-        log_evidence_worse=worse,
-        verdict=_verdict(better, worse, enough=_enough(blocks, rule), rule=rule),
-    )
+    def _verdict(self, better: float, worse: float) -> Verdict:
+        if not self._is_enough:
+            return Verdict.OPEN
+        if better >= wanted(self.rule):
+            return Verdict.BETTER
+        return Verdict.WORSE if worse >= wanted(self.rule) else Verdict.OPEN
 
-
-def exceeds(blocks: Blocks, bound_celsius: float, rule: Rule) -> bool:
-    """Whether it is decided that the mean loss of the version that is there is above a bound, by the same rule."""
-    if not 0 < bound_celsius < rule.cap_celsius:
-        raise ValueError(f"the bound is above 0 and below the cap, {rule.cap_celsius:g} °C, not {bound_celsius:g}")
-    scaled = 2 * blocks.present_celsius / rule.cap_celsius - 1
-    evidence = log_wealth(scaled, 2 * bound_celsius / rule.cap_celsius - 1)
-    return _enough(blocks, rule) and evidence >= wanted(rule)
+    @property
+    def _is_enough(self) -> bool:
+        rows = self.blocks * self.rule.block_rows
+        return rows >= self.rule.least_rows and len(self.seen_sources) >= self.rule.least_sources
 
 
 def wanted(rule: Rule) -> float:
     """The natural logarithm of the evidence that decides."""
     return -math.log(rule.rate)
-
-
-def _verdict(better: float, worse: float, *, enough: bool, rule: Rule) -> Verdict:
-    if not enough:
-        return Verdict.OPEN
-    if better >= wanted(rule):
-        return Verdict.BETTER
-    return Verdict.WORSE if worse >= wanted(rule) else Verdict.OPEN
-
-
-def _enough(blocks: Blocks, rule: Rule) -> bool:
-    return blocks.rows >= rule.least_rows and blocks.sources >= rule.least_sources
-
-
-def _mean(values: Errors) -> float:
-    return float(values.mean()) if len(values) else _NOTHING
-
-
-_NOTHING: Final = math.nan

@@ -14,7 +14,8 @@ at the next, unchanged: evidence over rows that are exchanged meanwhile for othe
 """
 
 import math
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,20 +26,59 @@ FRACTIONS: Final = np.geomspace(0.01, 0.95, 6)
 """Of the wealth, what is bet. Small ones find small differences among many rows, great ones great ones among few.
 More of them would lie nearer to the best one, and each would begin with less.
 """
-_HALVINGS: Final = 26
-_CHUNK_ROWS: Final = 1 << 14
+MEANS: Final = np.sign(np.linspace(-1, 1, 257)[1:-1]) * np.linspace(-1, 1, 257)[1:-1] ** 2
+"""What a bound may be: 255 means, the closer to one another the nearer to 0, where bounds are wanted most finely."""
+
+_CHUNK_ROWS: Final = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gamblers:
+    """Some who bet, each against one mean of the same values; of the values they keep what their bets came to.
+
+    They hold as much memory however many values there were, and come to the same, to the bit, however these were
+    parted: a look goes on where the last one ended.
+    """
+
+    means: Values
+    """What each one's hypothesis says is the most that the mean can be: float64 `[M]`, between -1 and 1."""
+    logarithms: Values
+    """Of what each one has in each bet, who began with 1: float64 `[M, F]`."""
+
+    @classmethod
+    def begin(cls, means: Values) -> Self:
+        """Let them sit down, before the first value."""
+        return cls(means, np.zeros((len(means), len(FRACTIONS))))
+
+    def after(self, values: Values) -> "Gamblers":
+        """The same ones after further values in [-1, 1], float64 `[N]`."""
+        logarithms = self.logarithms
+        for start in range(0, len(values), _CHUNK_ROWS):
+            returns = (values[start : start + _CHUNK_ROWS, None] - self.means) / (1 + self.means)  # at least -1
+            won = np.log1p(returns[:, :, None] * FRACTIONS)
+            logarithms = np.add.reduce(np.concatenate([logarithms[None], won]), axis=0)  # one value after the other
+        return Gamblers(self.means, logarithms)
+
+    @property
+    def log_wealth(self) -> Values:
+        """The logarithm of what each one has, `[M]`."""
+        greatest = self.logarithms.max(axis=1)
+        wealth: Values = greatest + np.log(np.exp(self.logarithms - greatest[:, None]).mean(axis=1))
+        return wealth
+
+    def lower_bound(self, rate: float) -> float:
+        """A bound that the mean of the values lies above, at all times together with probability 1 - `rate`.
+
+        It is the greatest of the means that is refuted, -1 where none is: the wealth falls as the mean that is bet
+        against grows.
+        """
+        refuted = self.means[self.log_wealth >= math.log(1 / rate)]
+        return float(refuted.max(initial=-1.0))
 
 
 def log_wealth(values: Values, mean: float) -> float:
-    """The logarithm of what the gambler has after all rows, who began with 1.
-
-    `values` lie in [-1, 1], float64 `[N]`; the hypothesis is that their mean is at most `mean`, above -1.
-    """
-    logarithms = np.zeros(len(FRACTIONS))
-    for start in range(0, len(values), _CHUNK_ROWS):
-        returns = (values[start : start + _CHUNK_ROWS] - mean) / (1 + mean)  # at least -1
-        logarithms += np.log1p(np.outer(FRACTIONS, returns)).sum(axis=1)
-    return _log_mean_exp(logarithms)
+    """The logarithm of what a gambler has after all values in [-1, 1], who bets that their mean is above `mean`."""
+    return float(Gamblers.begin(np.array([mean])).after(values).log_wealth[0])
 
 
 def log_wealth_path(values: Values, mean: float) -> Values:
@@ -48,29 +88,3 @@ def log_wealth_path(values: Values, mean: float) -> Values:
     greatest = paths.max(axis=0)
     path: Values = greatest + np.log(np.exp(paths - greatest).mean(axis=0))
     return path
-
-
-def lower_bound(values: Values, rate: float) -> float:
-    """A bound that the mean of values in [-1, 1] lies above, at all times together with probability 1 - `rate`.
-
-    It is the greatest mean that the gambler has refuted: the wealth falls as the mean that is bet against grows.
-    """
-    wanted = math.log(1 / rate)
-    low, high = -1.0, 1.0
-    for _ in range(_HALVINGS if len(values) else 0):
-        middle = (low + high) / 2
-        if log_wealth(values, middle) >= wanted:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def bounds(values: Values, rate: float) -> tuple[float, float]:
-    """A lower and an upper bound of the mean, each of which holds with probability 1 - `rate`."""
-    return lower_bound(values, rate), -lower_bound(-values, rate)
-
-
-def _log_mean_exp(logarithms: Values) -> float:
-    greatest = float(logarithms.max())
-    return greatest + math.log(float(np.exp(logarithms - greatest).mean()))

@@ -144,10 +144,17 @@ def test_what_is_stored_later_comes_later_whatever_its_time(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("proto.observations.BATCH_ROWS", 3)
         expected: list[tuple[int, float]] = []
+        going_on: list[str] = []
+        last, last_id = shared.mark(), ""
         for number, times in enumerate(commits):
             shared.add([Observation(uuid4().hex, 50.0, float(number), float(time), mine) for time in times])
             expected += [(number, float(time)) for time in sorted(times) if time >= since]
             assert _arrived(shared, since, mine) == expected
+            for columns in shared.arrivals(since, after=last):
+                going_on += [known for known, named in zip(columns.id, columns.source, strict=True) if named == mine]
+                last, last_id = int(columns.number[-1]), columns.id[-1]
+            assert len(set(going_on)) == len(going_on) == len(expected), "nothing twice, and nothing left out"
+            assert not last_id or (shared.holds(last, last_id) and not shared.holds(last + 1, last_id))
 
 
 def _arrived(store: ObservationStore, since: float, source: str) -> list[tuple[float, float]]:

@@ -1,22 +1,33 @@
 """`quicksilver promote`, run as the command that it is, on a real repository and a real store of observations."""
 
+import argparse
 import dataclasses
+import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import quicksilver
 from proto.observation import Observation
-from proto.observations import ObservationStore
+from proto.observations import Columns, ObservationStore
 from proto.repository import Repository
 from proto.traffic import CanaryTraffic
 from service.engine import Engine
+from service.promote import Comparison, Judge, Outcome
+from service.promotion import Rule
 from tests.e2e.processes import ENVIRONMENT
 from tests.service.artefacts import describe, exact_celsius, make_artefact, make_fragile
 from tests.service.open_inference.graphs import two_by_two
@@ -295,6 +306,210 @@ def test_what_cannot_be_judged_is_a_failure_in_one_line(
     assert complained.count("\n") == 1
     assert labels.read_text() == before
     assert case != "no store" or ("there is no store" in complained and not Path(store[10:]).exists())
+
+
+# Again and again ------------------------------------------------------------------------------------------------------
+
+
+def judge_of(repository: Repository, rate: float = 0.05) -> Judge:
+    """One who looks at `linear` again and again."""
+    options = argparse.Namespace(device="cpu", rule=Rule(rate=rate), error_bound=None, since=0.0)
+    return Judge(repository, "linear", options)
+
+
+def figures(comparison: Comparison) -> dict[str, float]:
+    """What was measured."""
+    return {name: value for name, value in asdict(comparison.evidence).items() if name != "verdict"}
+
+
+@pytest.fixture
+def read_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The ids of the observations that were read for a promotion, as they are read."""
+    read: list[str] = []
+    arrivals = ObservationStore.arrivals
+
+    def reading(self: ObservationStore, since_seconds: float | None = None, *, after: int = 0) -> Iterator[Columns]:
+        for columns in arrivals(self, since_seconds, after=after):
+            read.extend(columns.id)
+            yield columns
+
+    monkeypatch.setattr(ObservationStore, "arrivals", reading)
+    return read
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(0, 150), st.sampled_from([0.0, 5.0]), st.booleans()), min_size=1, max_size=8),
+    st.integers(0, 1000),
+)
+def test_who_goes_on_decides_as_who_reads_all_anew(
+    tried: Repository, tmp_path: Path, commits: list[tuple[int, float, bool]], seed: int
+) -> None:
+    """Look by look, on two copies of one repository: the same outcome, labels and evidence, whatever comes."""
+    chance = np.random.default_rng(seed)
+    place = Path(tempfile.mkdtemp(dir=tmp_path))
+    going_on, anew = (Repository(shutil.copytree(tried.root, place / copy)) for copy in ("going on", "anew"))
+    judge = judge_of(going_on)
+    with ObservationStore.open(f"sqlite:///{place / 'store'}") as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proto.observations.BATCH_ROWS", 37)
+        for number, (rows, offset, late) in enumerate(commits):
+            began = time.time() + (500 if late else 1000)  # what comes late counts too
+            store.add(
+                [
+                    Observation(
+                        f"{number}-{row}", reading, exact_celsius(reading) + offset, began + row * 1e-7, f"s{row % 2}"
+                    )
+                    for row, reading in enumerate(chance.uniform(-40, 212, rows).tolist())
+                ]
+            )
+            seen, again = judge.look(store), judge_of(anew).look(store)
+            assert (seen.outcome, seen.notes) == (again.outcome, again.notes)
+            assert going_on.labels("linear") == anew.labels("linear")
+            for one, other in zip(seen.comparisons, again.comparisons, strict=True):
+                assert one.evidence.verdict is other.evidence.verdict
+                assert figures(one) == pytest.approx(figures(other), rel=1e-4, abs=1e-4, nan_ok=True)
+
+
+def test_a_look_reads_what_is_new_alone(tried: Repository, observe: Observe, store: str, read_rows: list[str]) -> None:
+    """Each observation is read once; those that came late too, and nothing where nothing came."""
+    judge = judge_of(tried, rate=1e-12)
+    looked: list[int] = []
+    for rows, seconds in ((50, 100.0), (0, 0.0), (25, 50.0), (7, 200.0)):
+        observe(rows, 5.0, at_seconds=time.time() + seconds)
+        with ObservationStore.open(store) as opened:
+            looked.append(judge.look(opened).comparisons[0].evidence.rows)
+    assert looked == [40, 40, 60, 80]
+    assert read_rows == [str(row) for row in range(82)]
+
+
+def test_a_store_that_is_another_is_read_from_its_beginning(
+    tried: Repository, observe: Observe, store: str, read_rows: list[str], tmp_path: Path
+) -> None:
+    """Somebody put a store in its place, or took the latest observations out: what was known of them counts no more."""
+    judge = judge_of(tried, rate=1e-12)
+    observe(100, 5.0)
+    with ObservationStore.open(store) as opened:
+        assert judge.look(opened).comparisons[0].evidence.rows == 100
+    with ObservationStore.open(f"sqlite:///{tmp_path / 'other'}") as other:
+        other.add([Observation(f"n{row}", 50.0, 15.0, time.time() + 100, f"s{row % 2}") for row in range(120)])
+        del read_rows[:]
+        assert judge.look(other).comparisons[0].evidence.rows == 120
+        assert len(read_rows) == 120
+
+
+# What people do meanwhile ---------------------------------------------------------------------------------------------
+
+
+def move_stable_and_back(repository: Repository) -> None:
+    """Every label names in the end what it named before."""
+    now = repository.labels("linear")["stable"]
+    repository.set_label("linear", "stable", 3)
+    repository.roll_back("linear", "stable", expected=now)
+
+
+MOVES: Final[dict[str, Callable[[Repository], None]]] = {
+    "stable and back": move_stable_and_back,
+    "stable": lambda repository: repository.set_label("linear", "stable", 3),
+    "canary": lambda repository: repository.set_label("linear", "canary", 3),
+}
+
+
+@pytest.mark.parametrize("case", [*itertools.product(["promotion", "rejection", "rollback"], MOVES)], ids="-".join)
+def test_a_label_that_a_person_moves_during_a_look_stays_where_it_was_put(
+    tried: Repository,
+    run: Run,
+    observe: Observe,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[str, str],
+) -> None:
+    """The look read the labels before, and all observations; what it concludes is of labels that are no more."""
+    deciding, move = case
+    tried.publish("linear", make_artefact(describe()))
+    if deciding == "rollback":
+        tried.set_label("linear", "stable", 2)
+        tried.remove_label("linear", "canary")
+    observe(200, 5.0 if deciding == "promotion" else 0.0)
+    arrivals = ObservationStore.arrivals
+
+    def interrupted(self: ObservationStore, since: float | None = None, *, after: int = 0) -> Iterator[Columns]:
+        yield from arrivals(self, since, after=after)
+        if not moved:
+            MOVES[move](tried)
+            moved.append(tried.label_history("linear"))
+
+    moved: list[object] = []
+    monkeypatch.setattr(ObservationStore, "arrivals", interrupted)
+    code, _, complained = run()
+    assert (code, len(moved)) == (1, 1)
+    assert complained.startswith("quicksilver promote: the labels of 'linear' were moved meanwhile: ")
+    assert tried.label_history("linear") == moved[0]
+
+
+def test_traffic_that_a_person_sets_during_a_look_is_no_move(
+    tried: Repository, run: Run, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where `stable` and `canary` stand is what was judged."""
+    observe(200, 5.0)
+    load = Judge._load_anew  # noqa: SLF001 - the last step before the labels move
+
+    def loading(self: Judge, version: int) -> None:
+        tried.set_canary_traffic("linear", CanaryTraffic(share=0.7))
+        tried.set_label("linear", "mine", 1)
+        load(self, version)
+
+    monkeypatch.setattr(Judge, "_load_anew", loading)
+    assert run()[0] == 0
+    assert tried.labels("linear") == {"stable": 2, "mine": 1}
+
+
+@pytest.mark.parametrize("case", ["broken", "no converter", "gone"])
+def test_a_version_before_that_no_longer_loads_does_not_end_the_trial_of_a_canary(
+    tried: Repository, run: Run, observe: Observe, case: str
+) -> None:
+    """Stable cannot go back, which is said; the canary is judged against stable all the same."""
+    tried.set_label("linear", "stable", 2)
+    tried.set_label("linear", "canary", tried.publish("linear", make_artefact(describe(), offset_celsius=10.0)))
+    observe(20, 10.0)
+    if case == "gone":
+        shutil.rmtree(tried.model_path("linear", 1).parent)
+    else:
+        tried.model_path("linear", 1).write_bytes(b"broken" if case == "broken" else two_by_two())
+    code, said, complained = run()
+    assert "canary 3 against stable 2" in said
+    if case == "gone":
+        assert (code, complained) == (4, "")
+        assert "stable cannot be rolled back: the versions before it were removed" in said
+    else:
+        assert code == 1
+        assert complained.startswith("quicksilver promote: linear: stable cannot be judged, and is not rolled back: ")
+        assert complained.count("\n") == 1
+    observe(400, 10.0)
+    assert run()[0] == 0
+    assert tried.labels("linear") == {"stable": 3}
+
+
+@pytest.mark.parametrize("deciding", ["promotion", "rollback"])
+def test_a_version_that_broke_during_its_trial_does_not_become_stable(
+    tried: Repository, observe: Observe, store: str, deciding: str
+) -> None:
+    """One who looks again and again holds it in memory; before stable names it, it is loaded as servers will."""
+    target = 2 if deciding == "promotion" else 1
+    if deciding == "rollback":
+        tried.promote_canary("linear", 2, 1)
+    judge = judge_of(tried)
+    observe(20, 0.0 if deciding == "rollback" else 5.0)
+    with ObservationStore.open(store) as opened:
+        assert judge.look(opened).failures == []
+    status = tried.model_path("linear", target).stat()
+    tried.model_path("linear", target).write_bytes(b"broken")
+    os.utime(tried.model_path("linear", target), ns=(status.st_atime_ns, status.st_mtime_ns))
+    before = tried.label_history("linear")
+    observe(400, 0.0 if deciding == "rollback" else 5.0)
+    with ObservationStore.open(store) as opened:
+        seen = judge.look(opened)
+    assert seen.outcome is Outcome.WAITING
+    assert [f"linear/{target} does not verify" in failure for failure in seen.failures] == [True]
+    assert tried.label_history("linear") == before
 
 
 @pytest.mark.usefixtures("tried")

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from benchmarks.looks import BETTER, EQUAL, first_by_betting, first_by_looking, gains
 from service.observations.figures import share
-from service.promotion import MAX_SOURCES, Blocks, Dealer, Rule, Verdict, compare, exceeds, losses
+from service.promotion import MAX_SOURCES, Rule, Trial, Verdict, losses
 
 RULE = Rule()
 ERRORS = arrays.arrays(np.float64, st.integers(0, 80), elements=st.floats(-30, 30))
@@ -24,45 +24,51 @@ def two_sources(rows: int) -> list[str]:
     return ["kitchen" if row % 2 else "cellar" for row in range(rows)]
 
 
-def dealt(present: np.ndarray, candidate: np.ndarray, sources: Sequence[str], rule: Rule = RULE) -> Blocks:
+def dealt(
+    present: np.ndarray,
+    candidate: np.ndarray,
+    sources: Sequence[str],
+    rule: Rule = RULE,
+    bound_celsius: float | None = None,
+) -> Trial:
     """All rows, dealt at once."""
-    dealer = Dealer(rule)
-    dealer.deal(present, candidate, sources)
-    return dealer.blocks
+    return Trial.begin(rule, bound_celsius).after(present, candidate, sources)
 
 
 @given(ERRORS, st.data())
-def test_blocks_that_are_full_stay_as_they_are(present: np.ndarray, data: st.DataObject) -> None:
-    """However rows are parted into batches, and whatever follows: the blocks so far are the first of those to come."""
-    rule = Rule(block_rows=data.draw(st.integers(1, 9)))
+def test_a_trial_that_goes_on_is_that_of_all_rows_at_once(present: np.ndarray, data: st.DataObject) -> None:
+    """However rows are parted into looks, each says what a reading of all so far says, to the bit."""
+    rule = Rule(block_rows=data.draw(st.integers(1, 9)), least_rows=1, rate=0.5)
     candidate = data.draw(arrays.arrays(np.float64, len(present), elements=st.floats(-30, 30)))
     sources = data.draw(st.lists(st.sampled_from("abc"), min_size=len(present), max_size=len(present)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(present)), max_size=5)))
-    whole = dealt(present, candidate, sources, rule)
-    dealer = Dealer(rule)
+    trial = Trial.begin(rule, 2.5)
     for start, stop in pairwise([0, *cuts, len(present)]):
-        dealer.deal(present[start:stop], candidate[start:stop], sources[start:stop])
-        blocks = dealer.blocks
-        assert blocks.rows == stop // rule.block_rows * rule.block_rows
-        assert blocks.sources == len(set(sources[: blocks.rows]))
-        for found, expected in (
-            (blocks.present_celsius, whole.present_celsius),
-            (blocks.candidate_celsius, whole.candidate_celsius),
-        ):
-            assert found.tolist() == expected[: len(found)].tolist()
-    assert dealer.blocks.rows == whole.rows
-    means = [losses(present[row : row + rule.block_rows], 5.0).mean() for row in range(0, whole.rows, rule.block_rows)]
-    assert whole.present_celsius == pytest.approx(means)
+        trial = trial.after(present[start:stop], candidate[start:stop], sources[start:stop])
+        whole = dealt(present[:stop], candidate[:stop], sources[:stop], rule, 2.5)
+        assert (repr(trial.evidence), trial.exceeds) == (repr(whole.evidence), whole.exceeds)
+        full = stop // rule.block_rows * rule.block_rows
+        assert (trial.evidence.rows, trial.evidence.sources) == (full, len(set(sources[:full])))
+        if full:
+            assert trial.evidence.mean_celsius == pytest.approx(losses(present[:full], 5.0).mean())
+            assert trial.evidence.candidate_mean_celsius == pytest.approx(losses(candidate[:full], 5.0).mean())
 
 
 def test_what_is_kept_of_many_rows_is_small() -> None:
-    """Of 200,000 rows, each from a source of its own: two numbers a block, and so many sources."""
-    dealer = Dealer(RULE)
+    """Of 200,000 rows, each from a source of its own, no more than of 20,000; and so many sources."""
+
+    def held(trial: Trial) -> int:
+        arrays_held = [each.logarithms for each in (trial.better, trial.worse, trial.above)]
+        arrays_held += [trial.left_celsius, trial.sums_celsius]
+        return sum(array.nbytes for array in arrays_held) + len(trial.seen_sources) + len(trial.left_sources)
+
+    trial, sizes = Trial.begin(RULE, 2.5), []
     for start in range(0, 200_000, 4000):
-        dealer.deal(np.ones(4000), np.zeros(4000), [f"{start + row}" for row in range(4000)])
-    blocks = dealer.blocks
-    assert (blocks.rows, blocks.sources) == (200_000, MAX_SOURCES)
-    assert blocks.present_celsius.nbytes + blocks.candidate_celsius.nbytes == 200_000 // RULE.block_rows * 16
+        trial = trial.after(np.ones(4000), np.zeros(4000), [f"{start + row}" for row in range(4000)])
+        sizes.append(held(trial))
+    assert (trial.evidence.rows, trial.evidence.sources) == (200_000, MAX_SOURCES)
+    assert sizes[-1] == sizes[4]
+    assert sizes[-1] < 50_000
 
 
 @given(ERRORS, st.floats(-30, 30))
@@ -77,8 +83,8 @@ def test_a_loss_is_bounded_whatever_the_error(errors: np.ndarray, extra: float) 
 def test_both_ways_of_asking_agree(present: np.ndarray, data: st.DataObject) -> None:
     """Exchanged, two versions get the opposite figures, and never are both of them better."""
     candidate = data.draw(arrays.arrays(np.float64, len(present), elements=st.floats(-30, 30)))
-    one = compare(dealt(present, candidate, two_sources(len(present))), RULE)
-    other = compare(dealt(candidate, present, two_sources(len(present))), RULE)
+    one = dealt(present, candidate, two_sources(len(present))).evidence
+    other = dealt(candidate, present, two_sources(len(present))).evidence
     assert one.log_evidence_better == pytest.approx(other.log_evidence_worse)
     assert one.verdict is Verdict.OPEN or one.verdict is not other.verdict
     assert len(present) - RULE.block_rows < one.rows <= len(present)
@@ -91,9 +97,9 @@ def test_both_ways_of_asking_agree(present: np.ndarray, data: st.DataObject) -> 
 def test_a_canary_that_is_plainly_better_is_better_and_the_other_way_worse() -> None:
     """Two degrees less error on four hundred rows decide."""
     noise = np.random.default_rng(1).normal(0, 1, 400)
-    assert compare(dealt(noise + 3, noise, two_sources(400)), RULE).verdict is Verdict.BETTER
-    assert compare(dealt(noise, noise + 3, two_sources(400)), RULE).verdict is Verdict.WORSE
-    assert compare(dealt(noise, noise, two_sources(400)), RULE).verdict is Verdict.OPEN
+    assert dealt(noise + 3, noise, two_sources(400)).evidence.verdict is Verdict.BETTER
+    assert dealt(noise, noise + 3, two_sources(400)).evidence.verdict is Verdict.WORSE
+    assert dealt(noise, noise, two_sources(400)).evidence.verdict is Verdict.OPEN
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,7 @@ def test_a_canary_that_is_plainly_better_is_better_and_the_other_way_worse() -> 
 def test_few_rows_or_sources_decide_nothing(rows: int, sources: int, *, decides: bool) -> None:
     """However great the difference is: one source may be wrong, and rows next to each other are like one."""
     named = [str(row % sources) for row in range(rows)]
-    verdict = compare(dealt(np.full(rows, 4.5), np.zeros(rows), named), RULE).verdict
+    verdict = dealt(np.full(rows, 4.5), np.zeros(rows), named).evidence.verdict
     assert (verdict is Verdict.BETTER) == decides
 
 
@@ -111,7 +117,7 @@ def test_a_gain_below_the_margin_is_refused_in_the_end() -> None:
     """Better, and not by as much as was asked for: that is decided too."""
     noise = np.random.default_rng(2).normal(0, 0.5, 2000)
     rule = Rule(margin_celsius=0.5)
-    evidence = compare(dealt(np.abs(noise) + 1.0, np.abs(noise) + 0.9, two_sources(2000), rule), rule)
+    evidence = dealt(np.abs(noise) + 1.0, np.abs(noise) + 0.9, two_sources(2000), rule).evidence
     assert evidence.verdict is Verdict.WORSE
     assert evidence.gain_celsius == pytest.approx(0.1)
     assert evidence.gain_lower_celsius < 0.1 < evidence.gain_upper_celsius < 0.5
@@ -121,17 +127,17 @@ def test_one_wild_row_decides_nothing() -> None:
     """A loss counts up to the cap: an observation that is off by a million degrees weighs no more than one off by 5."""
     present, candidate = np.full(1600, 1.0), np.full(1600, 1.5)
     present[7] = 1e6
-    assert compare(dealt(present, candidate, two_sources(1600)), RULE).verdict is Verdict.WORSE
+    assert dealt(present, candidate, two_sources(1600)).evidence.verdict is Verdict.WORSE
 
 
 def test_an_error_above_its_bound_is_told_from_one_below() -> None:
     """With as much evidence as any other decision."""
     noise = np.random.default_rng(3).normal(0, 2, 600)
-    assert exceeds(dealt(noise + 4, noise, two_sources(600)), 2.5, RULE)
-    assert not exceeds(dealt(noise, noise + 4, two_sources(600)), 2.5, RULE)
-    assert not exceeds(dealt(noise + 4, noise, ["one"] * 600), 2.5, RULE)
+    assert dealt(noise + 4, noise, two_sources(600), bound_celsius=2.5).exceeds
+    assert not dealt(noise, noise + 4, two_sources(600), bound_celsius=2.5).exceeds
+    assert not dealt(noise + 4, noise, ["one"] * 600, bound_celsius=2.5).exceeds
     with pytest.raises(ValueError, match="below the cap, 5 °C, not 5"):
-        exceeds(dealt(noise, noise, two_sources(600)), 5.0, RULE)
+        Trial.begin(RULE, 5.0)
 
 
 def test_equals_are_promoted_as_seldom_as_promised_however_often_one_looks() -> None:

@@ -1,6 +1,7 @@
 """Evidence that may be looked at again and again: what it promises, on rows of every kind and on simulated runs."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,11 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from service.sequential import FRACTIONS, bounds, log_wealth, log_wealth_path, lower_bound
+from service.sequential import FRACTIONS, Gamblers, log_wealth, log_wealth_path
+from service.sequential import MEANS as GRID
 
 VALUES = arrays.arrays(np.float64, st.integers(0, 60), elements=st.floats(-1, 1))
 MEANS = st.floats(-0.99, 0.99)
 RATE = 0.05
+
+
+def bounds(values: np.ndarray, rate: float) -> tuple[float, float]:
+    """A lower and an upper bound of the mean."""
+    low, high = (Gamblers.begin(GRID).after(side).lower_bound(rate) for side in (values, -values))
+    return low, -high
 
 
 @given(VALUES, MEANS)
@@ -57,6 +65,19 @@ def test_a_greater_mean_is_harder_to_refute(values: np.ndarray, one: float, othe
     if len(values):
         assert low - 1e-6 <= values.mean() <= high + 1e-6
         assert low == -1 or log_wealth(values, low) >= math.log(1 / RATE) - 1e-6
+        next_up = GRID[np.searchsorted(GRID, low, side="right") :]
+        assert not len(next_up) or log_wealth(values, next_up[0]) < math.log(1 / RATE) + 1e-6
+
+
+@given(arrays.arrays(np.float64, st.integers(0, 600), elements=st.floats(-1, 1)), st.data())
+def test_who_goes_on_comes_to_the_same_as_who_begins_anew(values: np.ndarray, data: st.DataObject) -> None:
+    """To the bit, however the values are parted; and of them nothing is kept."""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=6)))
+    begun = going = Gamblers.begin(np.array([0.0, *GRID[::50]]))
+    for start, stop in pairwise([0, *cuts, len(values)]):
+        going = going.after(values[start:stop])
+    assert going.logarithms.tolist() == begun.after(values).logarithms.tolist()
+    assert going.logarithms.nbytes == begun.logarithms.nbytes
 
 
 def test_bounds_hold_at_every_time_together() -> None:
@@ -65,7 +86,7 @@ def test_bounds_hold_at_every_time_together() -> None:
     missed, widths = 0, []
     for _ in range(80):
         values = np.clip(generator.normal(0.1, 0.3, 400), -0.9, 1)
-        missed += any(lower_bound(values[:rows], RATE) > 0.1 for rows in range(100, 401, 100))
+        missed += any(bounds(values[:rows], RATE)[0] > 0.1 for rows in range(100, 401, 100))
         low, high = bounds(values, RATE)
         widths.append(high - low)
     assert missed / 80 <= RATE
