@@ -33,10 +33,15 @@ def conversation(generator: random.Random) -> bytes:
         stream += 2
     out = bytearray(b"".join(parts))
     if generator.random() < 0.8:
-        spared = len(PREFACE) if generator.random() < 0.9 else 0
-        for _ in range(generator.randrange(1, 10)):
-            _damage(out, generator, spared)
+        damage(out, generator)
     return bytes(out)
+
+
+def damage(out: bytearray, generator: random.Random) -> None:
+    """Damage a conversation in a few places, mostly behind its preface."""
+    spared = len(PREFACE) if generator.random() < 0.9 else 0
+    for _ in range(generator.randrange(1, 10)):
+        _damage_once(out, generator, spared)
 
 
 def _call(generator: random.Random, encoder: Encoder, stream: int) -> bytes:
@@ -88,17 +93,19 @@ def _oddity(generator: random.Random, stream: int) -> bytes:
     return head + struct.pack(">I", other) + payload
 
 
-def _damage(out: bytearray, generator: random.Random, spared: int) -> None:
-    """Change, drop, repeat or insert a few bytes behind the first."""
+def _damage_once(out: bytearray, generator: random.Random, spared: int) -> None:
+    """Change, drop, repeat or insert a few bytes, or a frame, behind the first."""
     if len(out) <= spared:
         return
     at = generator.randrange(spared, len(out))
-    action = generator.randrange(4)
+    action = generator.randrange(5)
     if action == 0:
         out[at] = generator.randrange(256)
     elif action == 1:
         del out[at : at + generator.randrange(1, 20)]
     elif action == 2:
         out[at:at] = out[spared : spared + generator.randrange(1, 60)]
-    else:
+    elif action == 3:
         out[at:at] = generator.randbytes(generator.randrange(1, 12))
+    else:
+        out[at:at] = WindowUpdateFrame(0, window_increment=1).serialize()

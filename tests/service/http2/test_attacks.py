@@ -20,7 +20,6 @@ from hyperframe.frame import (
     PriorityFrame,
     RstStreamFrame,
     SettingsFrame,
-    WindowUpdateFrame,
 )
 
 from service.closed import Closed
@@ -28,6 +27,7 @@ from service.errors import Shed
 from service.http2 import Http2Limits
 from service.models import Models
 from service.status import Code
+from tests.service.http2.mutations import damage
 from tests.service.http2.raw import CONVERT, PREFACE, Answer, RawClient, framed, request
 from tests.service.http2.serving import Serving, convert_body
 from tests.service.http2.test_calls import BODY, assert_honest
@@ -473,7 +473,7 @@ def test_mutated_conversations(serving: Serving) -> None:
             for _ in range(generator.randrange(1, 6)):
                 out += client.call_bytes(request(), framed(generator.randbytes(generator.randrange(200))))[1]
                 out += window_update(generator.randrange(8), generator.randrange(1 << 31))
-            mutate(out, generator, spared=len(PREFACE) if generator.random() < 0.9 else 0)
+            damage(out, generator)
             client.try_send(bytes(out))
             client.drain(0.005)
         if generator.random() < 0.1:
@@ -482,20 +482,3 @@ def test_mutated_conversations(serving: Serving) -> None:
         pass
     assert serving.ask(lambda: (serving.front.calls, serving.front.bytes_in_hand)) == (0, 0)
     assert_honest(serving.address)
-
-
-def mutate(out: bytearray, generator: random.Random, spared: int) -> None:
-    """Change a conversation in a few places behind its first bytes."""
-    for _ in range(generator.randrange(1, 10)):
-        at = generator.randrange(spared, len(out))
-        action = generator.randrange(4)
-        if action == 0:
-            out[at] = generator.randrange(256)
-        elif action == 1:
-            del out[at : at + generator.randrange(1, 20)]
-        elif action == 2:
-            out[at:at] = out[spared : spared + generator.randrange(1, 60)]
-        else:
-            out[at:at] = WindowUpdateFrame(0, window_increment=1).serialize()
-        if len(out) <= spared:
-            return
