@@ -45,7 +45,7 @@ class Shed(Enum):
     LONG_CALLS = "long_calls"
     """As many calls that take long are at work as may be."""
     OBSERVATIONS = "observations"
-    """As many observations were reported lately as may be."""
+    """As many observations were reported lately, or wait to be stored, as may be."""
     SLOW_READER = "slow_reader"
     """The caller takes its answers too slowly."""
     STALLED = "stalled"

@@ -192,12 +192,13 @@ def _load() -> list[Panel]:
         ),
         show_course(
             "Share refused for load",
-            "Of all conversions, those refused because a limit of theirs was reached. Above 1 % for 5 minutes an alert "
-            "fires.",
+            "Of all conversions, those refused because a limit of theirs was reached; each request of a stream counts "
+            "as one. Above 1 % for 5 minutes an alert fires.",
             "percentunit",
             Query(
-                f"{rate_of('quicksilver_shed_calls_total', 'job', matchers=OVERLOAD)} / "
-                f"{rate_of('grpc_server_started_total', 'job', matchers=CONVERSIONS)}",
+                f"{rate_of('quicksilver_shed_calls_total', 'job', matchers=OVERLOAD)} / sum by (job) ("
+                f"rate(quicksilver_shed_calls_total{{{OVERLOAD}}}[$__rate_interval]) "
+                f"or rate(quicksilver_batch_calls_sum{{{SERVER}}}[$__rate_interval]))",
                 "{{job}}",
             ),
             limit=0.01,

@@ -135,7 +135,7 @@ class Recorder:
                 raise DrainingError("the server is stopping")
             if self._waiting and self._waiting_bytes + len(report.body) > MAX_WAITING_BYTES:
                 raise OverloadedError(
-                    f"{self._waiting_bytes} bytes of observations wait to be stored already", Shed.BYTES
+                    f"{self._waiting_bytes} bytes of observations wait to be stored already", Shed.OBSERVATIONS
                 )
             self._waiting.append(report)
             self._waiting_bytes += len(report.body)

@@ -172,6 +172,7 @@ def test_a_stream_is_one_call_with_many_rows(server: Server, stub: ConverterServ
     assert scrape.value("grpc_server_started_total", **method) == 1
     assert scrape.value("grpc_server_handled_total", **method, grpc_code="OK") == 1
     assert scrape.value("quicksilver_rows_total", model="linear") == 10
+    assert scrape.value("quicksilver_batch_calls_sum", model="linear", version="1") == 5, "what a share refused is of"
 
 
 def test_no_caller_can_make_a_series(server: Server, channel: grpc.Channel, stub: ConverterServiceStub) -> None:

@@ -18,6 +18,7 @@ from service.errors import (
     InvalidRequestError,
     MalformedError,
     OverloadedError,
+    Shed,
     StoreError,
 )
 from service.observations import recorder as module
@@ -108,8 +109,9 @@ def test_more_than_may_wait_is_refused(link: Link, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "MAX_WAITING_BYTES", 100)
     recorder = Recorder(link, 1e6, stored=lambda: None)
     recorder.submit(Report(_body("a", "b", "c", "d", "e"), lambda _: None))
-    with pytest.raises(OverloadedError, match="wait to be stored"):
+    with pytest.raises(OverloadedError, match="wait to be stored") as refused:
         recorder.submit(Report(_body("f"), lambda _: None))
+    assert refused.value.shed is Shed.OBSERVATIONS, "no conversion was refused"
 
 
 def test_a_handler_that_fails_keeps_nobody_from_an_answer(link: Link) -> None:
