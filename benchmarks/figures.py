@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
-from benchmarks.peers import ALL
+from benchmarks.peers import ALL, QUICKSILVER
 from benchmarks.plan import FULL, ROWS_1024, ROWS_65536, SMALL, Closed
 from benchmarks.summary import CPU, is_clean, onnxruntime_per_100k, spread
 from training.plots import LIGHT, SMALL_POINTS, new_figure, png, style_axes
@@ -30,6 +30,10 @@ def draw_all(results: Mapping[str, Any], directory: Path) -> dict[str, str]:
             growth = next(growth for growth in FULL.growth if growth.key == key)
             title = f"What a request costs as {growth.axis} grow"
             figures[f"growth_{key}"] = (_draw_growth(lines, growth.axis, title, by_row=key == "rows"), title)
+    models = _lines({QUICKSILVER.key: results["models"]})
+    if models:
+        title = "What a request costs as models in the repository grow"
+        figures["growth_models"] = (_draw_growth(models, "models", title, by_row=False), title)
     for name, (figure, _) in figures.items():
         (directory / f"{name}.png").write_bytes(png(figure))
     return {name: title for name, (_, title) in figures.items()}

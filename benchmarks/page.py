@@ -100,7 +100,7 @@ Written by `make bench` on {machine["date"]}; nothing in it was written by hand.
 each beginning with another one: {results["rounds"]}. Figures are medians; in \
 brackets the least and the greatest of the rounds.
 - Quicksilver: revision {machine["revision"]}, {named}. Everybody served one model, a tanh MLP of 8 hidden units with \
-one input and one output, on the CPU.
+one input and one output, on the CPU; nothing was measured on CUDA.
 - Cores busy with anything else, before the run and after it: {busy}. {foreign}
 - Load: h2load {machine["h2load"]} for closed loops and streams, our own generator for open loops: see the end."""
 

@@ -71,7 +71,7 @@ PLAIN: Final = (ONE_CLIENT, SMALL, MANY_CLIENTS, ROWS_32, ROWS_1024, OPEN_1000, 
 SHORT: Final = (ONE_CLIENT, SMALL, ROWS_1024, ROWS_65536)
 JSON: Final = (ONE_CLIENT, SMALL, ROWS_1024)
 """Without the largest requests: as JSON, 64 of them in flight take a server tens of seconds."""
-ECHO: Final = (ONE_CLIENT, SMALL, ROWS_1024, ROWS_65536)
+ECHO: Final = (ONE_CLIENT, SMALL, ROWS_32, ROWS_1024, ROWS_65536)
 
 
 @dataclass(frozen=True, slots=True)

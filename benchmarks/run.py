@@ -60,9 +60,8 @@ class Runner:
         skipped = {}
         runnable = []
         for server in ALL:
-            if server.key not in only if only else not self._plan.has(server.key):
-                continue
-            reason = missing(server, self._environments)
+            left_out = server.key not in only if only else not self._plan.has(server.key)
+            reason = "it was left out of this run" if left_out else missing(server, self._environments)
             if reason:
                 skipped[server.key] = reason
                 say(f"skipping {server.title}: {reason}")

@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import page
+from benchmarks import figures, page
+from benchmarks.peers import ALL
+from benchmarks.plan import FULL
+from benchmarks.run import Runner
 from benchmarks.summary import REQUIREMENTS, Spread
+
+MLSERVER = "mlserver"
 
 
 @pytest.mark.parametrize(
@@ -89,3 +94,23 @@ def test_a_page_says_what_was_not_measured(tmp_path: Path) -> None:
     assert "![A plot](performance/plot.png)" in text
     errors_of_triton = next(line for line in text.splitlines() if line.startswith("| Triton, no batching, 1 instance"))
     assert errors_of_triton.endswith("| – | 3 |")
+
+
+def test_what_a_run_leaves_out_is_told(tmp_path: Path) -> None:
+    """Servers that were not asked for are on the page as well, with the reason; those that were are looked for."""
+    runnable, skipped = Runner(tmp_path, tmp_path, FULL).servers([MLSERVER])
+    assert not runnable
+    assert skipped.pop(MLSERVER).startswith("it is not installed")
+    assert skipped == {server.key: "it was left out of this run" for server in ALL if server.key != MLSERVER}
+
+
+def test_growth_with_models_is_drawn(tmp_path: Path) -> None:
+    """A step that failed has no point; one point alone makes no line."""
+    clean = {"cpu_seconds_per_100k": 2.0, "requests": 9, "errors": 0}
+    grown = {
+        **results(),
+        "models": {"1": clean, "10": {**clean, "cpu_seconds_per_100k": 3.0}, "100": {**clean, "errors": 1}},
+    }
+    assert "growth_models" in figures.draw_all(grown, tmp_path)
+    assert (tmp_path / "growth_models.png").read_bytes().startswith(b"\x89PNG")
+    assert "growth_models" not in figures.draw_all({**results(), "models": {"1": clean}}, tmp_path)

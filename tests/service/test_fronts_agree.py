@@ -3,9 +3,10 @@
 The fast front is held to the same list in `tests/service/http2/test_calls.py`.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -34,15 +35,30 @@ DIFFERS: dict[str, tuple[Code, str]] = {
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with the reference front."""
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one model."""
     repository = Repository(tmp_path_factory.mktemp("models"))
     repository.publish("linear", make_artefact())
-    chosen: dict[str, Any] = {"transport": "grpcio", "listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
-    server = Server(Settings(repository=repository.root, **chosen))
+    return repository.root
+
+
+@contextlib.contextmanager
+def served(models: Path, transport: Literal["http2", "grpcio"]) -> Iterator[str]:
+    """A server with one of the fronts; gives its address."""
+    chosen: dict[str, Any] = {"transport": transport, "listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
+    server = Server(Settings(repository=models, **chosen))
     server.start()
-    yield server.address
-    server.stop()
+    try:
+        yield server.address
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def address(models: Path) -> Iterator[str]:
+    """A server with the reference front."""
+    with served(models, "grpcio") as reference:
+        yield reference
 
 
 CASES = [case for case in REFUSED if case[0] != "timeout already past"]
@@ -84,12 +100,17 @@ def test_answers_are_not_compressed(address: str) -> None:
     assert "answers in gzip or deflate" in DOCS.read_text("utf-8")
 
 
-def test_values(address: str) -> None:
-    """The same bytes, to the bit, from either front: the answers come from the same code."""
+def test_values(address: str, models: Path) -> None:
+    """The same bytes from either front: the answers come from the same code."""
     values = [float(value) / 7 for value in range(-400, 2_000)]
-    with RawClient(address) as client:
-        answer = client.unary(convert_body(*values), request(CONVERT))
-    assert answer.status == Code.OK
-    assert celsius(answer.message) == pytest.approx([(value - 32) * 5 / 9 for value in values], abs=1e-3)
+    answers = []
+    with served(models, "http2") as fast:
+        for front in (address, fast):
+            with RawClient(front) as client:
+                answers.append(client.unary(convert_body(*values), request(CONVERT)))
+    reference, quick = answers
+    assert (reference.status, quick.status) == (Code.OK, Code.OK)
+    assert quick.message == reference.message
+    assert celsius(quick.message) == pytest.approx([(value - 32) * 5 / 9 for value in values], abs=1e-3)
     with RawClient(address) as client:
         assert client.unary(framed(b""), request(CONVERT)).status == Code.INVALID_ARGUMENT
