@@ -173,8 +173,14 @@ class Settings(BaseModel):
     )
     solo_rows: int = Field(1 << 12, ge=1, description="rows from which a request runs alone, on a thread for long runs")
     max_message_bytes: int = Field(8 << 20, ge=1024, le=1 << 30, description="bytes of one message from a client")
-    max_waiting_calls: int = Field(4096, ge=1, description="requests that may wait for a run; more are refused")
-    max_waiting_bytes: int = Field(256 << 20, ge=1024, description="bytes of requests that may wait; more are refused")
+    max_waiting_calls: int = Field(
+        4096, ge=1, description="requests that may wait for a run, on http2 calls that may be open; more are refused"
+    )
+    max_waiting_bytes: int = Field(
+        256 << 20,
+        ge=1024,
+        description="bytes of requests that may wait, on http2 of untaken answers too; more are refused",
+    )
     grpcio_threads: int = Field(64, ge=2, le=4096, description="grpcio: calls worked on at once; half may be streams")
     max_concurrent_calls: int = Field(1024, ge=1, description="grpcio: calls accepted at once; more are refused")
     max_connections: int = Field(10_000, ge=1, description="http2: connections open at once; more are closed")
