@@ -40,17 +40,17 @@ class Budget:
         """Refuse where no more bytes may be taken.
 
         Raises:
-            OverloadedError: the message names the limit.
+            OverloadedError: the message names the setting that has the limit.
         """
         if self.bytes >= self._max_bytes:
-            raise OverloadedError(f"{self.bytes} bytes are in hand: max_bytes_in_hand is {self._max_bytes}", Shed.BYTES)
+            raise OverloadedError(f"{self.bytes} bytes are in hand: max_waiting_bytes is {self._max_bytes}", Shed.BYTES)
 
     def admit_call(self) -> None:
         """Refuse where no more calls may be opened.
 
         Raises:
-            OverloadedError: the message names the limit.
+            OverloadedError: the message names the setting that has the limit.
         """
         if self.calls >= self._max_calls:
-            raise OverloadedError(f"{self.calls} calls are open: max_calls is {self._max_calls}", Shed.CALLS)
+            raise OverloadedError(f"{self.calls} calls are open: max_waiting_calls is {self._max_calls}", Shed.CALLS)
         self.admit_bytes()

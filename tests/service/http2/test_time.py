@@ -115,12 +115,12 @@ def test_budget() -> None:
     assert budget.pressed
     budget.admit_call()
     budget.take(1)
-    with pytest.raises(OverloadedError, match="max_bytes_in_hand is 100"):
+    with pytest.raises(OverloadedError, match="max_waiting_bytes is 100"):
         budget.admit_call()
     budget.give(100)
     budget.calls = 2
     budget.admit_bytes()
-    with pytest.raises(OverloadedError, match="max_calls is 2"):
+    with pytest.raises(OverloadedError, match="max_waiting_calls is 2"):
         budget.admit_call()
     assert (budget.bytes, budget.given_bytes) == (0, 100)
 
