@@ -5,6 +5,7 @@
       "previous": {"stable": [1, 2]},
       "removed_up_to": 5,
       "canary_traffic": {"share": 0.1},
+  "canary_since_seconds": 1795360000.0,
       "stable_moves": {"promotions": 2, "rollbacks": 0, "last_seconds": 1795361000.0}
     }
 
@@ -28,6 +29,7 @@ _LABELS: Final = "labels"
 _PREVIOUS: Final = "previous"
 _REMOVED: Final = "removed_up_to"
 _TRAFFIC: Final = "canary_traffic"
+_CANARY_SINCE: Final = "canary_since_seconds"
 _MOVES: Final = "stable_moves"
 _PROMOTIONS: Final = "promotions"
 _ROLLBACKS: Final = "rollbacks"
@@ -62,6 +64,8 @@ class Labels:
     traffic: CanaryTraffic = NO_TRAFFIC
     """What the version labelled `canary` gets; it goes with the label, and stays when that moves."""
     moves: StableMoves = NO_MOVES
+    canary_since_seconds: float = 0.0
+    """When `canary` was given to the version that it names, in Unix time; 0 where that is not known."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -75,7 +79,7 @@ class Labels:
             raise ValueError("not an object")  # noqa: TRY004 - wrong text is a wrong value
         if not isinstance(content.get(_LABELS), dict):
             return cls(_versions(content))
-        if unknown := sorted(content.keys() - {_LABELS, _PREVIOUS, _REMOVED, _TRAFFIC, _MOVES}):
+        if unknown := sorted(content.keys() - {_LABELS, _PREVIOUS, _REMOVED, _TRAFFIC, _MOVES, _CANARY_SINCE}):
             raise ValueError(f"unknown key {unknown[0]!r}")
         return cls(
             _versions(_object(content, _LABELS)),
@@ -83,6 +87,7 @@ class Labels:
             _whole(content.get(_REMOVED, 0), least=0),
             CanaryTraffic.parse(content.get(_TRAFFIC, {})),
             _moves(_object(content, _MOVES)),
+            _time(content.get(_CANARY_SINCE, 0.0)),
         )
 
     def text(self) -> str:
@@ -100,6 +105,8 @@ class Labels:
                 _ROLLBACKS: self.moves.rollbacks,
                 _LAST: self.moves.last_seconds,
             }
+        if self.canary_since_seconds:
+            content[_CANARY_SINCE] = self.canary_since_seconds
         return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
     def moved(self, label: str, version: int) -> "Labels":
@@ -109,7 +116,17 @@ class Labels:
             return self
         history = (*self.previous.get(label, ()), before)[-HISTORY_LENGTH:] if before is not None else ()
         previous = {**self.previous, label: history} if history else dict(self.previous)
-        return replace(self, current={**self.current, label: version}, previous=previous)
+        current = {**self.current, label: version}
+        return replace(self, current=current, previous=previous, canary_since_seconds=self._since(label))
+
+    def canary_given(self, now_seconds: float) -> "Labels":
+        """Say since when `canary` names the version that it names, where nothing says so."""
+        is_known = self.canary_since_seconds or CANARY not in self.current
+        return self if is_known else replace(self, canary_since_seconds=now_seconds)
+
+    def _since(self, moved: str) -> float:
+        """What is left of `canary_since_seconds` where a label is moved, or taken away: it is of one version."""
+        return 0.0 if moved == CANARY else self.canary_since_seconds
 
     def stand_as_in(self, other: "Labels") -> bool:
         """Whether `stable` and `canary` name what they name there, and `stable` was not moved away and back since."""
@@ -132,14 +149,16 @@ class Labels:
         previous = {**self.previous, label: history[:last]}
         if not previous[label]:
             del previous[label]
-        return replace(self, current={**self.current, label: version}, previous=previous)
+        current = {**self.current, label: version}
+        return replace(self, current=current, previous=previous, canary_since_seconds=self._since(label))
 
     def without(self, label: str) -> "Labels":
         """Take a label away, with its history; with `canary` goes its traffic."""
         current = {name: version for name, version in self.current.items() if name != label}
         previous = {name: history for name, history in self.previous.items() if name != label}
         traffic = NO_TRAFFIC if label == CANARY else self.traffic
-        return replace(self, current=current, previous=previous, traffic=traffic)
+        since = self._since(label)
+        return replace(self, current=current, previous=previous, traffic=traffic, canary_since_seconds=since)
 
     def promoted(self, now_seconds: float) -> "Labels":
         """Count a move of `stable` to another version."""
@@ -168,14 +187,18 @@ def _versions(content: Mapping[str, Any]) -> dict[str, int]:
 def _moves(content: Mapping[str, Any]) -> StableMoves:
     if unknown := sorted(content.keys() - {_PROMOTIONS, _ROLLBACKS, _LAST}):
         raise ValueError(f"unknown key {unknown[0]!r} in {_MOVES!r}")
-    last = content.get(_LAST, 0.0)
-    if isinstance(last, bool) or not isinstance(last, (int, float)) or not 0 <= last < float("inf"):
-        raise ValueError(f"{last!r} is not a time in seconds")
+    last = _time(content.get(_LAST, 0.0))
     promotions, rollbacks = content.get(_PROMOTIONS, 0), content.get(_ROLLBACKS, 0)
-    return StableMoves(_whole(promotions, least=0), _whole(rollbacks, least=0), float(last))
+    return StableMoves(_whole(promotions, least=0), _whole(rollbacks, least=0), last)
 
 
-def _history(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - JSON is anything until it is checked
+def _time(value: Any) -> float:  # noqa: ANN401 - JSON is anything until it is checked
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ValueError(f"{value!r} is not a time in seconds")
+    return float(value)
+
+
+def _history(value: Any) -> tuple[int, ...]:  # noqa: ANN401 - as above
     if not isinstance(value, list):
         raise ValueError(f"{value!r} is not a list of versions")  # noqa: TRY004 - as above
     return tuple(_whole(version, least=1) for version in value)

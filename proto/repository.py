@@ -165,6 +165,25 @@ class Repository:
             return ""
         return f"{status.st_ino}-{status.st_mtime_ns}"
 
+    def canary_since(self, name: str) -> float | None:
+        """When `canary` was given to the version that it names, in Unix time; None where nothing has the label.
+
+        Labels that do not say so were written without this class, or before it wrote that down: then it is when they
+        were last written, since the label is as old as that at least.
+
+        Raises:
+            CorruptLabelsError: the file is there but is not what it should be.
+        """
+        labels = self.label_history(name)
+        if CANARY not in labels.current:
+            return None
+        return labels.canary_since_seconds or (self.root / check_name(name) / LABELS_FILE).stat().st_mtime
+
+    def need_state(self, name: str, state: str | None) -> None:
+        """Raise RepositoryError where the labels were written since `labels_state` gave `state`; with None never."""
+        if state is not None and self.labels_state(name) != state:
+            raise RepositoryError(f"the labels of {name!r} were changed meanwhile: {_assigned(self.labels(name))}")
+
     def model_path(self, name: str, version: int) -> Path:
         """Path of a version's model file, whether it is there or not."""
         return self.root / check_name(name) / str(version) / MODEL_FILE
@@ -203,18 +222,22 @@ class Repository:
                 self._add_model(name, number, files)
             return number
 
-    def set_label(self, name: str, label: str, version: int) -> None:
+    def set_label(self, name: str, label: str, version: int, *, state: str | None = None) -> None:
         """Let a label name a version.
 
         Raises:
             InvalidNameError: the label is not a name.
             UnknownModelError: the version is not there.
+            RepositoryError: the labels were written since `labels_state` gave `state`.
         """
         check_name(label)
         with self._locked(name):
+            self.need_state(name, state)
             self._need_version(name, version)
             labels = self.label_history(name)
             moved = labels.moved(label, version)
+            if label == CANARY:
+                moved = moved.canary_given(time.time())
             is_promotion = label == STABLE and labels.current.get(STABLE) not in {None, version}
             self._replace_labels(name, moved.promoted(time.time()) if is_promotion else moved)
 
@@ -231,6 +254,19 @@ class Repository:
                 raise RepositoryError(f"the labels of {name!r} were moved meanwhile: {_assigned(labels.current)}")
             self._need_version(name, canary)
             self._replace_labels(name, labels.moved(STABLE, canary).without(CANARY).promoted(time.time()))
+
+    def end_trial(self, name: str, canary: int, state: str) -> None:
+        """Take the label `canary` away from a version, with its traffic.
+
+        Raises:
+            RepositoryError: it names another one, or the labels were written since `labels_state` gave `state`.
+        """
+        with self._locked(name):
+            self.need_state(name, state)
+            labels = self.label_history(name)
+            if labels.current.get(CANARY) != canary:
+                raise RepositoryError(f"{CANARY!r} of {name!r} was moved meanwhile: {_assigned(labels.current)}")
+            self._replace_labels(name, labels.without(CANARY))
 
     def set_canary_traffic(self, name: str, traffic: CanaryTraffic) -> None:
         """Say what the version labelled `canary` gets of the requests that name no version.
@@ -272,6 +308,8 @@ class Repository:
             if expected not in {None, version}:
                 raise RepositoryError(f"{label!r} of {name!r} was moved meanwhile: before it named {version}")
             labels = self.label_history(name).rolled_back(label, version)
+            if label == CANARY:
+                labels = labels.canary_given(time.time())
             self._replace_labels(name, labels.returned(time.time()) if label == STABLE else labels)
             return version
 

@@ -10,6 +10,7 @@ person, are left as they are. A label is thus never given twice, and never over 
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -52,17 +53,21 @@ class Intent:
             raise ChampionError(f"{path} does not say which label a version is to get: remove it") from error
 
 
-def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champion | None) -> Round:
+def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champion | None, labels_state: str) -> Round:
     """Publish the file of an accepted challenger with its verdict, and label it. The lock must be held.
 
+    `labels_state` is that of the beginning of the round: whoever changed a label since, decided without its verdict.
+
     Raises:
-        ChampionError: another version answers by now than the one that it was judged against.
+        ChampionError: another version answers by now than the one that it was judged against, or labels were changed.
         TrainingError, RepositoryError: it cannot be published.
     """
     if current_version(plan.repository, plan.name) != (None if champion is None else champion.version):
         raise ChampionError(f"the champion of {plan.name!r} was changed while its challenger was judged: try again")
-    if verdict.label is not None:
-        _prepare(plan, verdict.label, model, champion)
+    if plan.repository.labels_state(plan.name) != labels_state:
+        raise ChampionError(f"the labels of {plan.name!r} were changed while its challenger was judged: try again")
+    if verdict.label is not None and verdict.challenger is not None:
+        _prepare(plan, verdict.label, verdict.challenger.sha256, champion, labels_state)
     version = plan.deliver(model, verdict_files.contents(verdict))
     remark = _finish(plan, version)
     beside = plan.repository.model_path(plan.name, version).with_name(PAGE_FILE)
@@ -70,20 +75,29 @@ def publish_accepted(plan: Plan, verdict: Verdict, model: bytes, champion: Champ
     return Round(verdict, report, version, remark)
 
 
-def _prepare(plan: Plan, label: str, model: bytes, champion: Champion | None) -> None:
+def _prepare(plan: Plan, label: str, sha256: str, champion: Champion | None, labels_state: str) -> None:
     """Write down which label is to be given.
 
     A champion that answers as the newest version of a model without labels becomes `stable` first: the version that is
     published now would answer in its place at once, and after another label came nobody would.
     """
     if champion is not None and not plan.repository.labels(plan.name):
-        plan.give_label(STABLE, champion.version)
-    Intent(
-        hashlib.sha256(model).hexdigest(),
-        label,
-        newer_than=max(plan.repository.versions(plan.name), default=0),
-        labels_state=plan.repository.labels_state(plan.name),
-    ).write(plan.intent_path)
+        plan.give_label(STABLE, champion.version, labels_state)
+        labels_state = _state_of(plan, {STABLE: champion.version})
+    newest = max(plan.repository.versions(plan.name), default=0)
+    Intent(sha256, label, newer_than=newest, labels_state=labels_state).write(plan.intent_path)
+
+
+def _state_of(plan: Plan, labels: Mapping[str, int]) -> str:
+    """The state of labels that are as they should be.
+
+    Raises:
+        ChampionError: somebody changed them.
+    """
+    state = plan.repository.labels_state(plan.name)
+    if plan.repository.labels(plan.name) != labels:
+        raise ChampionError(f"the labels of {plan.name!r} were changed while its challenger was published: try again")
+    return state
 
 
 def finish_interrupted(plan: Plan) -> str | None:
@@ -123,7 +137,7 @@ def _give(plan: Plan, intent: Intent, version: int) -> str | None:
             f"{plan.name}/{version} is not labelled {intent.label!r}: labels were changed after it was accepted, "
             "and are left as they are"
         )
-    plan.give_label(intent.label, version)
+    plan.give_label(intent.label, version, intent.labels_state)
     return None
 
 

@@ -83,7 +83,7 @@ class TelemetryError(TrainingError):
 
 
 class ChampionError(TrainingError):
-    """The version that answers by default cannot be judged against, or is another than it was when it was judged."""
+    """The version that answers by default cannot be judged against, or it or labels were changed meanwhile."""
 
 
 class BusyError(TrainingError):

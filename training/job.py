@@ -18,12 +18,17 @@ from training.errors import TrainingError
 from training.judging import judge
 from training.observed import Parts, Selection, divide, select, shortages
 from training.plan import Plan, Round
-from training.verdict import ChampionFigures, ObservationFigures, PartFigures, Verdict
+from training.verdict import ChampionFigures, EndedTrial, ObservationFigures, PartFigures, Verdict
 from training.window import read_window
 
 
-def run_round(plan: Plan, now_seconds: float, shown: Shown) -> Round:
+def run_round(
+    plan: Plan, now_seconds: float, shown: Shown, labels_state: str, ended: EndedTrial | None = None
+) -> Round:
     """Judge a challenger, and publish it where it is accepted. The lock must be held.
+
+    `labels_state` is that of the beginning: labels that are changed meanwhile are somebody's decision, and nothing is
+    published then. `ended` is a trial that nothing had decided, and that made room for this round.
 
     Raises:
         TrainingError: no verdict was reached.
@@ -34,7 +39,7 @@ def run_round(plan: Plan, now_seconds: float, shown: Shown) -> Round:
     window = read_window(plan.observations, plan.rules, now_seconds)
     selection = select(window.observed, plan.rules, window.read)
     parts = divide(selection.used, plan.rules, None if champion is None else champion.artefact.observed_until_seconds)
-    verdict = _undecided(plan, champion, selection, parts, now_seconds)
+    verdict = replace(_undecided(plan, champion, selection, parts, now_seconds), ended_trial=ended)
     if missing := shortages(selection, parts, plan.rules):
         verdict = replace(verdict, reasons=tuple(missing))
         return Round(verdict, verdict_files.write_report(plan.directory, verdict))
@@ -42,7 +47,7 @@ def run_round(plan: Plan, now_seconds: float, shown: Shown) -> Round:
     verdict = replace(verdict, candidates=tuple(challengers.figures_of(fits)))
     verdict, model = judge(plan, verdict, fits[0], champion, parts.held_out)
     if verdict.outcome == "accepted" and model is not None:
-        return publish_accepted(plan, verdict, model, champion)
+        return publish_accepted(plan, verdict, model, champion, labels_state)
     return Round(verdict, verdict_files.write_report(plan.directory, verdict, model))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from proto.repository import RepositoryError
 from training.acceptance import finish_interrupted
 from training.errors import BusyError
 from training.plan import Plan
@@ -26,9 +27,14 @@ def locked(plan: Plan) -> Iterator[str | None]:
     Yields what is to be said of an interrupted job, where something is.
 
     Raises:
+        RepositoryError: there is no repository; none is made, so that a mistyped path leaves nothing behind.
         BusyError: another job is at it.
         OSError: the repository or the reports cannot be written to.
     """
+    if not plan.repository.root.is_dir():
+        raise RepositoryError(
+            f"{plan.repository.root}: there is no model repository; for a first version make the directory yourself"
+        )
     busy = f"another job retrains {plan.name!r}"
     with (
         _lock(plan.lock_path, f"{busy} in {plan.repository.root}/"),

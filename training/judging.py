@@ -48,7 +48,9 @@ def judge(
     by_source = gate.errors_by_source(errors, theirs, held_out.source)
     judging = judging_sources(held_out, plan.rules)
     residuals = held_out.celsius - answers.astype(np.float64)
-    disagreement = greatest_disagreement(residuals, held_out.fahrenheit, held_out.source, judging)
+    disagreement = greatest_disagreement(
+        residuals, held_out.fahrenheit, held_out.source, judging, plan.bounds.significance
+    )
     verdict = replace(
         verdict,
         challenger=_figures(challenger, artefact, model),

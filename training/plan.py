@@ -32,8 +32,10 @@ class Plan:
     label: str
     """Given to an accepted version, unless it is the first of its name, which becomes `stable`."""
     deliver: Deliver
-    give_label: Callable[[str, int], None]
-    """Lets a label name a version, where `deliver` published it."""
+    give_label: Callable[[str, int, str], None]
+    """Lets a label name a version, where `deliver` published it, as long as the labels are in a state."""
+    end_trial: Callable[[int, str], None]
+    """Takes the label `canary` from a version there, as long as the labels are in a state."""
 
     @property
     def directory(self) -> Path:

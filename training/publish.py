@@ -84,6 +84,17 @@ def label_at(arguments: argparse.Namespace, name: str, label: str, version: int)
     set_label(_destination(arguments), name, label, version)
 
 
+def unlabel_at(arguments: argparse.Namespace, name: str, label: str) -> None:
+    """Have the server that the options name take a label away.
+
+    Raises:
+        PublishError: see `training.send`.
+    """
+    from training.send import set_label  # noqa: PLC0415 - as above
+
+    set_label(_destination(arguments), name, label, None)
+
+
 def _destination(arguments: argparse.Namespace) -> "Destination":
     from training.send import Destination  # noqa: PLC0415 - as above
 

@@ -8,6 +8,7 @@ import argparse
 import functools
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto import schedule
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from training.plan import Plan, Round
-    from training.verdict import Verdict
+    from training.verdict import EndedTrial, Verdict
+    from training.wanted import Wanted
 
 __all__ = ["add_arguments", "one_round", "plan_of", "run"]
 
@@ -73,36 +75,63 @@ def one_round(arguments: argparse.Namespace) -> int:
     except Exception:
         _push(arguments, began, None)
         raise
-    if made is None:
-        _push_look(arguments, time.time())
+    if made.round is None:
+        _push_look(arguments, time.time(), made.ended)
         return verdict.ACCEPTED
-    _tell(made, arguments)
-    _push(arguments, began, made.verdict)
-    return made.verdict.exit_code
+    _tell(made.round, arguments)
+    _push(arguments, began, made.round.verdict)
+    return made.round.verdict.exit_code
 
 
-def _make_round(arguments: argparse.Namespace) -> "Round | None":
-    """One round; None where none is wanted."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What came of a look."""
+
+    round: "Round | None"
+    """None where none was wanted."""
+    ended: "EndedTrial | None" = None
+
+
+def _make_round(arguments: argparse.Namespace) -> _Made:
+    """One round, where one is wanted."""
     from training import job, job_lock, progress  # noqa: PLC0415 - as above
 
     plan, now = plan_of(arguments), time.time()
     with job_lock.locked(plan) as remark:
         if remark:
             say_error(remark)
-        if _is_scheduled(arguments) and not _is_wanted(plan, arguments, now):
-            return None
-        return job.run_round(plan, now, progress.shown)
+        state, ended = plan.repository.labels_state(plan.name), None
+        if _is_scheduled(arguments):
+            found = _look(plan, arguments, now)
+            if found.overdue is not None:
+                ended = found.overdue
+                _end_overdue(plan, ended, state)
+                state = plan.repository.labels_state(plan.name)
+                found = _look(plan, arguments, now)
+            if not _is_wanted(plan, arguments, found):
+                return _Made(None, ended)
+        return _Made(job.run_round(plan, now, progress.shown, state, ended), ended)
 
 
 def _is_scheduled(arguments: argparse.Namespace) -> bool:
     return arguments.every is not None or arguments.if_drift
 
 
-def _is_wanted(plan: "Plan", arguments: argparse.Namespace, now_seconds: float) -> bool:
-    """Whether a schedule has something to do; why or why not is told."""
+def _look(plan: "Plan", arguments: argparse.Namespace, now_seconds: float) -> "Wanted":
     from training import wanted  # noqa: PLC0415 - as above
 
-    found = wanted.look(plan, drift_rules_of(arguments) if arguments.if_drift else None, now_seconds)
+    rules = drift_rules_of(arguments) if arguments.if_drift else None
+    return wanted.look(plan, rules, now_seconds, arguments.trial_patience)
+
+
+def _end_overdue(plan: "Plan", trial: "EndedTrial", state: str) -> None:
+    """Take the label away, where nobody changed any since the look, and say so."""
+    plan.end_trial(trial.version, state)
+    say_error(f"{plan.name}: {trial.reason}: it is ended, and the version is labelled {CANARY!r} no more")
+
+
+def _is_wanted(plan: "Plan", arguments: argparse.Namespace, found: "Wanted") -> bool:
+    """Whether a schedule has something to do; why or why not is told."""
     if not found.is_wanted:
         _say(f"{plan.name}: nothing to do: {found.reason}")
     elif arguments.if_drift:
@@ -126,14 +155,14 @@ def _push(arguments: argparse.Namespace, began: float, verdict: "Verdict | None"
         telemetry.deliver(told, arguments.push_to, arguments.metrics_file)
     except TelemetryError as error:
         say_error(str(error))
-    _push_look(arguments, told.ended_timestamp_seconds)
+    _push_look(arguments, told.ended_timestamp_seconds, None if verdict is None else verdict.ended_trial)
 
 
-def _push_look(arguments: argparse.Namespace, now_seconds: float) -> None:
+def _push_look(arguments: argparse.Namespace, now_seconds: float, ended: "EndedTrial | None") -> None:
     """Deliver that a schedule has looked; nothing of a model without one, which nobody is to wait for."""
     if not _is_scheduled(arguments):
         return
-    look = telemetry.Look(arguments.name, now_seconds)
+    look = telemetry.Look(arguments.name, now_seconds, trial_expired=ended is not None)
     try:
         telemetry.deliver_look(look, arguments.push_to, arguments.metrics_file)
     except TelemetryError as error:
@@ -189,6 +218,7 @@ def plan_of(arguments: argparse.Namespace) -> "Plan":
         label=STABLE if arguments.promote else CANARY,
         deliver=functools.partial(_deliver, arguments),
         give_label=functools.partial(_give_label, arguments),
+        end_trial=functools.partial(_end_trial, arguments),
     )
 
 
@@ -208,13 +238,26 @@ def _deliver(arguments: argparse.Namespace, model: bytes, beside: "Mapping[str, 
     return publish.send_to(arguments, arguments.name, model, beside=beside)
 
 
-def _give_label(arguments: argparse.Namespace, label: str, version: int) -> None:
+def _give_label(arguments: argparse.Namespace, label: str, version: int, state: str) -> None:
     from training import publish  # noqa: PLC0415 - as above
 
+    repository = Repository(arguments.repository)
     if arguments.to is None:
-        Repository(arguments.repository).set_label(arguments.name, label, version)
+        repository.set_label(arguments.name, label, version, state=state)
     else:
+        repository.need_state(arguments.name, state)  # the server does not ask: see docs/retraining.md
         publish.label_at(arguments, arguments.name, label, version)
+
+
+def _end_trial(arguments: argparse.Namespace, version: int, state: str) -> None:
+    from training import publish  # noqa: PLC0415 - as above
+
+    repository = Repository(arguments.repository)
+    if arguments.to is None:
+        repository.end_trial(arguments.name, version, state)
+    else:
+        repository.need_state(arguments.name, state)  # as above
+        publish.unlabel_at(arguments, arguments.name, CANARY)
 
 
 def say_error(text: str) -> None:

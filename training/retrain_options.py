@@ -11,6 +11,7 @@ from training.drift import DriftRules
 from training.gate import MOST_SIGNIFICANCE, Bounds
 from training.observed import Rules
 from training.options import KINDS
+from training.patience import TRIAL_PATIENCE_SECONDS
 from training.publish_options import add_connection
 
 OBSERVATIONS_VARIABLE: Final = "QUICKSILVER_OBSERVATIONS"
@@ -27,8 +28,8 @@ _DRIFT: Final = DriftRules()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.epilog = (
-        "Exit codes: 0 accepted and published, or nothing to do; 1 failed; 2 the command line makes no sense; "
-        "3 rejected; 4 not enough data; 5 another job retrains this model."
+        "Exit codes: 0 accepted and published, or nothing to do, as while a version is on trial; 1 failed; "
+        "2 the command line makes no sense; 3 rejected; 4 not enough data; 5 another job retrains this model."
     )
     parser.add_argument("name", metavar="NAME", help="the model to retrain")
     _add_sources(parser)
@@ -136,13 +137,20 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
 def _add_schedule(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("schedule")
     group.add_argument(
-        "--every", type=duration, metavar="TIME", help="make a round this often, such as 1h, until SIGTERM or Ctrl-C"
+        "--every",
+        type=duration,
+        metavar="TIME",
+        help="make a round this often, such as 1h, until SIGTERM or Ctrl-C, which end it with exit code 0; stderr says "
+        "how each round ended, with 0 where there was nothing to do, as while a version is on trial",
     )
     group.add_argument(
         "--if-drift",
         action="store_true",
-        help="only where the readings have moved or the champion's errors have grown, and no version is on trial",
+        help="only where the readings have moved or the champion's errors have grown, and no version is on trial; exit "
+        "code 0 where not",
     )
+    patience_help = "with --every or --if-drift: how long a trial is waited for that nothing decides; then it is ended"
+    _option(group, "--trial-patience", duration, TRIAL_PATIENCE_SECONDS, patience_help)
     _option(
         group, "--drift-index", positive, _DRIFT.stability_index, "population stability index of readings that is drift"
     )

@@ -65,14 +65,18 @@ def send(
         return _published(destination, call, version)
 
 
-def set_label(destination: Destination, name: str, label: str, version: int) -> None:
-    """Have a server let a label name a version; returns once it follows it.
+def set_label(destination: Destination, name: str, label: str, version: int | None) -> None:
+    """Have a server let a label name a version, or none, which takes it away; returns once it follows it.
 
     Raises:
         PublishError: the server cannot be reached, or refuses; or what the token file holds is no token.
         OSError: a file of the destination cannot be read.
     """
-    request = api.SetLabelRequest(model=name, label=label, version=version)
+    request = api.SetLabelRequest(model=name, label=label)
+    if version is None:
+        request.none = True
+    else:
+        request.version = version
     with _channel(destination) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, api.SetLabelResponse] = channel.unary_unary(
             _SET_LABEL_METHOD, response_deserializer=api.SetLabelResponse.FromString

@@ -26,6 +26,8 @@ LOOK_SUFFIX: Final = ".look.prom"
 _SCHEMES: Final = ("http", "https")
 _TIMEOUT_SECONDS: Final = 10.0
 _LAST_LOOK: Final = "quicksilver_training_last_look_timestamp_seconds"
+_TRIAL_EXPIRED: Final = "quicksilver_training_trial_expired"
+_OF_LOOKS: Final = {_LAST_LOOK, _TRIAL_EXPIRED}
 
 FAMILIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "quicksilver_training_loss": ("Loss of the fitted model, in °C².", ("model", "split")),
@@ -34,6 +36,10 @@ FAMILIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "quicksilver_training_last_run_timestamp_seconds": ("When the last job ended.", ("model",)),
     "quicksilver_training_last_look_timestamp_seconds": (
         "When a schedule last ended a round, or found that none was wanted.",
+        ("model",),
+    ),
+    "quicksilver_training_trial_expired": (
+        "1 where the last look of a schedule ended a trial that nothing had decided for too long, else 0.",
         ("model",),
     ),
     "quicksilver_training_verdict": ("1 for what became of the last job, 0 for the rest.", ("model", "verdict")),
@@ -64,6 +70,8 @@ class Look:
     model: str
     looked_timestamp_seconds: float
     """In Unix time: the job's end where there was a job. Later than the last job's, the look found nothing to do."""
+    trial_expired: bool = False
+    """Whether it ended a trial that nothing had decided for too long."""
 
 
 def deliver(job: JobMetrics, push_to: str | None = None, file: Path | None = None) -> None:
@@ -117,7 +125,7 @@ def check_places(push_to: str | None, file: Path | None) -> None:
 
 def registry_of(job: JobMetrics) -> "CollectorRegistry":
     """Write a job in Prometheus' terms."""
-    registry, gauges = _gauges({*FAMILIES} - {_LAST_LOOK})
+    registry, gauges = _gauges({*FAMILIES} - _OF_LOOKS)
     for split, loss in (("train", job.training_loss), ("validation", job.validation_loss)):
         if loss is not None:
             gauges["quicksilver_training_loss"].labels(job.model, split).set(loss)
@@ -133,8 +141,9 @@ def registry_of(job: JobMetrics) -> "CollectorRegistry":
 
 def registry_of_look(look: Look) -> "CollectorRegistry":
     """Write a look in Prometheus' terms."""
-    registry, gauges = _gauges({_LAST_LOOK})
+    registry, gauges = _gauges(_OF_LOOKS)
     gauges[_LAST_LOOK].labels(look.model).set(look.looked_timestamp_seconds)
+    gauges[_TRIAL_EXPIRED].labels(look.model).set(look.trial_expired)
     return registry
 
 

@@ -95,6 +95,16 @@ class ChallengerFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedTrial:
+    """A version whose trial nothing had decided for too long, so that its label was taken away before this round."""
+
+    version: int
+    since_seconds: float
+    """When it was labelled, in Unix time, as far as is known."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """All of it. What a verdict did not come to is empty or None. The version is not in it: the file lies beside it."""
 
@@ -115,6 +125,7 @@ class Verdict:
     checks: tuple[Check, ...] = ()
     errors_by_source: tuple[SourceErrors, ...] = ()
     errors_over_time: tuple[GroupErrors, ...] = ()
+    ended_trial: EndedTrial | None = None
 
     @property
     def exit_code(self) -> int:
@@ -136,6 +147,8 @@ def summary(verdict: Verdict) -> list[str]:
         f"{verdict.name}: {verdict.outcome.replace('_', ' ')}",
         f"  observations   {observations.read} read, {observations.used} used, from {sources} sources",
     ]
+    if verdict.ended_trial is not None:
+        lines.append(f"  ended          {verdict.ended_trial.reason}")
     if verdict.challenger is not None:
         fit = verdict.challenger.fit
         lines.append(

@@ -80,6 +80,13 @@ def _runs() -> list[Panel]:
             Query(f"time() - {gauge_of(LAST_LOOK, 'model')}", "{{model}}"),
             steps=[(86400, ORANGE), (2 * 86400, RED)],
         ),
+        show_numbers(
+            "Undecided trials",
+            "1 where a schedule's last look ended a trial that nothing had decided for too long.",
+            "none",
+            Query(gauge_of("quicksilver_training_trial_expired", "model"), "{{model}}"),
+            decimals=0,
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.labels import HISTORY_LENGTH, Labels
-from proto.traffic import CanaryTraffic
+from proto.traffic import CANARY, CanaryTraffic
 
 NAMES = st.sampled_from(["stable", "canary", "labels", "previous", "removed_up_to", "canary_traffic", "stable_moves"])
 VERSIONS = st.integers(1, 30)
@@ -28,6 +28,8 @@ def labels(draw: st.DrawFn) -> Labels:
             made = made.without(label)
         else:
             made = made.moved(label, version).promoted(version / 3)
+        if label == CANARY:
+            made = made.canary_given(version * 3.0)
     return replace(made, traffic=draw(TRAFFIC))
 
 
@@ -97,9 +99,23 @@ def test_a_rollback_skips_versions_that_are_gone() -> None:
         ('{"labels": {}, "stable_moves": {"x": 1}}', "unknown key 'x'"),
         ('{"labels": {}, "stable_moves": {"promotions": -1}}', "-1 is not a whole number from 0"),
         ('{"labels": {}, "stable_moves": {"last_seconds": Infinity}}', "inf is not a time"),
+        ('{"labels": {}, "canary_since_seconds": -1}', "-1 is not a time"),
+        ('{"labels": {}, "canary_since_seconds": "1"}', "'1' is not a time"),
     ],
 )
 def test_what_is_no_file_of_labels_is_refused(text: str, reason: str) -> None:
     """A guess about what answers would be worse than none."""
     with pytest.raises(ValueError, match=reason):
         Labels.parse(text)
+
+
+def test_a_canary_is_as_old_as_its_label_on_that_version() -> None:
+    """What moves the label, or takes it away, begins anew; the same again, other labels and traffic do not."""
+    given = Labels({"stable": 1}).moved(CANARY, 2).canary_given(100.0)
+    assert given.canary_since_seconds == 100.0
+    assert given.moved(CANARY, 2).canary_given(200.0).canary_since_seconds == 100.0
+    assert given.moved("stable", 2).promoted(200.0).removing(1).canary_since_seconds == 100.0
+    moved = given.moved(CANARY, 3)
+    assert moved.canary_since_seconds == 0.0
+    assert moved.canary_given(200.0).rolled_back(CANARY, 2).canary_since_seconds == 0.0
+    assert given.without(CANARY).canary_since_seconds == 0.0

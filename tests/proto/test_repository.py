@@ -193,10 +193,10 @@ def test_choice_of_the_version_that_answers(versions: list[int], labels: dict[st
 
 def test_labels_file_is_plain_sorted_json(repository: Repository) -> None:
     """People may read the labels file: sorted JSON that ends with a newline."""
-    for label in ("previous", "canary"):
+    for label in ("previous", "best"):
         repository.set_label("linear", label, 1)
     text = (repository.root / "linear" / LABELS_FILE).read_text()
-    assert text == json.dumps({"labels": {"canary": 1, "previous": 1, "stable": 1}}, indent=2) + "\n"
+    assert text == json.dumps({"labels": {"best": 1, "previous": 1, "stable": 1}}, indent=2) + "\n"
 
 
 def test_rollback_goes_back_through_what_a_label_named(repository: Repository) -> None:
@@ -557,3 +557,45 @@ def test_each_writing_of_the_labels_has_a_state_of_its_own(tmp_path: Path) -> No
     written.remove_label("linear", "canary")
     assert written.labels("linear") == {"stable": 1}
     assert len({first, second, written.labels_state("linear")}) == 3
+
+
+def test_a_canary_is_dated_when_its_label_is_given(repository: Repository) -> None:
+    """Not when its version was made; traffic changes nothing. Labels that do not say it are as old as their file."""
+    assert repository.canary_since("linear") is None
+    began = time.time()
+    repository.set_label("linear", "canary", 2)
+    since = repository.canary_since("linear")
+    assert since is not None
+    assert began <= since <= time.time()
+    repository.set_canary_traffic("linear", CanaryTraffic(shadow=True))
+    repository.set_label("linear", "canary", 2)
+    repository.set_label("linear", "stable", 2)
+    assert repository.canary_since("linear") == since
+    repository.set_label("linear", "canary", 1)
+    moved = repository.canary_since("linear")
+    repository.roll_back("linear", "canary")
+    back = repository.canary_since("linear")
+    assert moved is not None
+    assert back is not None
+    assert since < moved < back
+    path = repository.root / "linear" / LABELS_FILE
+    path.write_text('{"stable": 1, "canary": 2}')
+    os.utime(path, (1000.0, 1000.0))
+    assert repository.canary_since("linear") == 1000.0
+
+
+def test_a_trial_is_ended_only_where_nothing_was_written_since(repository: Repository) -> None:
+    """Nor is a label given: whoever decided on labels that were written meanwhile learns that, and nothing moves."""
+    before = repository.labels_state("linear")
+    repository.set_label("linear", "canary", 2, state=before)
+    state = repository.labels_state("linear")
+    for canary, seen in ((2, before), (1, state)):
+        with pytest.raises(RepositoryError, match="meanwhile: canary is 2, stable is 1"):
+            repository.end_trial("linear", canary, seen)
+    with pytest.raises(RepositoryError, match="meanwhile: canary is 2, stable is 1"):
+        repository.set_label("linear", "stable", 2, state=before)
+    assert repository.labels("linear") == {"stable": 1, "canary": 2}
+    repository.set_canary_traffic("linear", CanaryTraffic(shadow=True))
+    repository.end_trial("linear", 2, repository.labels_state("linear"))
+    assert repository.labels("linear") == {"stable": 1}
+    assert not repository.label_history("linear").traffic

@@ -12,6 +12,7 @@ until one comes to its end:
 
 import dataclasses
 import functools
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,13 +21,13 @@ from pathlib import Path
 from proto import repository
 from tests.proto.crash import survives
 from training import acceptance, job_lock, places, verdict_files
-from training.challengers import Recipe
+from training.challengers import Figures, Recipe
 from training.champion import Champion, read_champion
 from training.errors import ChampionError
 from training.gate import Bounds
 from training.observed import Rules
 from training.plan import Plan
-from training.verdict import JSON_FILE, PAGE_FILE, ObservationFigures, Verdict
+from training.verdict import JSON_FILE, PAGE_FILE, ChallengerFigures, ObservationFigures, Verdict
 
 SOURCES = frozenset({str(module.__file__) for module in (repository, acceptance, job_lock, places, verdict_files)})
 
@@ -48,12 +49,13 @@ def plan_in(root: Path) -> Plan:
         reports=root / "reports",
         label=repository.CANARY,
         deliver=lambda model, beside: models.publish("linear", model, beside=beside),
-        give_label=functools.partial(models.set_label, "linear"),
+        give_label=lambda label, version, state: models.set_label("linear", label, version, state=state),
+        end_trial=functools.partial(models.end_trial, "linear"),
     )
 
 
-def accepted(plan: Plan) -> Verdict:
-    """A verdict that lets a challenger in."""
+def accepted(plan: Plan, model: bytes) -> Verdict:
+    """A verdict that lets this challenger in."""
     return Verdict(
         name=plan.name,
         outcome="accepted",
@@ -66,6 +68,18 @@ def accepted(plan: Plan) -> Verdict:
         rules=plan.rules,
         bounds=plan.bounds,
         recipe=plan.recipe,
+        challenger=ChallengerFigures(
+            fit=Figures("linear", 0, 1.0, 100, 0.5),
+            sha256=hashlib.sha256(model).hexdigest(),
+            size_bytes=len(model),
+            parameter_count=2,
+            epochs=1,
+            training_loss=0.5,
+            validation_loss=0.5,
+            observed_until_seconds=None,
+            interval=None,
+            parity_max_difference_celsius=0.0,
+        ),
     )
 
 
@@ -73,7 +87,8 @@ def publish_accepted(root: Path, model: bytes, champion: Champion | None) -> Non
     """What a round does at its end."""
     plan = plan_in(root)
     with job_lock.locked(plan):
-        acceptance.publish_accepted(plan, accepted(plan), model, champion)
+        state = plan.repository.labels_state(plan.name)
+        acceptance.publish_accepted(plan, accepted(plan, model), model, champion, state)
 
 
 def finish(root: Path) -> None:
@@ -86,19 +101,20 @@ def report(root: Path) -> None:
     """What a round does at its end where it rejects."""
     plan = plan_in(root)
     with job_lock.locked(plan):
-        rejected = dataclasses.replace(accepted(plan), outcome="rejected", label=None)
+        rejected = dataclasses.replace(accepted(plan, b""), outcome="rejected", label=None)
         verdict_files.write_report(plan.directory, rejected, b"a rejected challenger", keep=KEPT)
 
 
 def leave_unlabelled(root: Path, model: bytes, champion: Champion | None) -> None:
     """Publish, and stop where a job would be killed between that and the label."""
 
-    def refuse(_label: str, _version: int) -> None:
+    def refuse(_label: str, _version: int, _state: str) -> None:
         raise ChampionError("not now")
 
     plan = dataclasses.replace(plan_in(root), give_label=refuse)
     with job_lock.locked(plan):
-        acceptance.publish_accepted(plan, accepted(plan), model, champion)
+        state = plan.repository.labels_state(plan.name)
+        acceptance.publish_accepted(plan, accepted(plan, model), model, champion, state)
 
 
 def fill(directory: Path) -> None:

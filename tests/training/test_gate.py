@@ -14,33 +14,13 @@ from training.gate import (
     errors_by_source,
     judge,
     mean_over_time,
-    student_t_quantile,
-    student_t_tail,
 )
+from training.student_t import student_t_quantile
 
 BOUNDS = Bounds()
 RUNS = 4000
 _CONDITIONS = ("absolute bound", "better than the champion", "worse for no source", "the sources agree")
 Noise = Callable[[np.random.Generator, int], NDArray[np.float64]]
-
-
-# Student's t ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("tail", "degrees", "quantile"),
-    [(0.05, 1, 6.31375), (0.025, 2, 4.30265), (0.025, 4, 2.77645), (0.025, 9, 2.26216), (0.005, 30, 2.74999)],
-)
-def test_quantiles_are_those_of_the_tables(tail: float, degrees: int, quantile: float) -> None:
-    """Five published quantiles of Student's t, to the digits that are printed."""
-    assert student_t_quantile(tail, degrees) == pytest.approx(quantile, abs=6e-6)
-    assert student_t_tail(quantile, degrees) == pytest.approx(tail, rel=1e-4)
-
-
-def test_tails_add_up() -> None:
-    """The tails on both sides of a value hold everything, infinite values included."""
-    for t in (0.0, 0.3, 2.0, 40.0, float("inf")):
-        assert student_t_tail(t, 9) + student_t_tail(-t, 9) == pytest.approx(1.0)
 
 
 # Size and power, by simulation ----------------------------------------------------------------------------------------
@@ -130,7 +110,7 @@ def _checks(
     scatter = random.uniform(-0.05, 0.05, 200)
     ours = challenger + scatter + np.where(source == "b", worse_source, -worse_source)
     theirs = None if champion is None else champion + random.uniform(-0.05, 0.05, 200)
-    disagreement = Disagreement("b", "colder", apart, 0.1)
+    disagreement = Disagreement("b", "at the colder readings", apart, 0.2)
     checks = judge(ours, theirs, errors_by_source(ours, theirs, source), disagreement, BOUNDS)
     return {check.name: check.passed for check in checks}
 
@@ -170,6 +150,46 @@ def test_errors_stand_by_source() -> None:
     """Each source's rows are averaged for themselves."""
     found = errors_by_source(np.array([1.0, 2.0, 3.0]), np.array([4.0, 4.0, 4.0]), np.array(["b", "a", "b"]))
     assert found == [SourceErrors("a", 1, 2.0, 4.0), SourceErrors("b", 2, 2.0, 4.0)]
+    found = errors_by_source(np.arange(40.0), np.zeros(40), np.array(["a"] * 20 + ["b"] * 20))
+    assert [each.excess for each in found] == [mean_over_time(np.arange(20.0)), mean_over_time(np.arange(20.0, 40.0))]
+
+
+def _share_vetoed(sources: int, rows: int, lie: float, scatter: float) -> float:
+    """The share of runs in which a source is said to be worse off, by two models of equal error over the others' rows.
+
+    The champion answers what the first source says, which is so far off; the challenger tells the truth.
+    """
+    random = np.random.default_rng(31)
+    source = np.array([f"source-{row % sources:02}" for row in range(sources * rows)])
+    off = np.where(source == "source-00", lie, 0.0)
+    vetoes = 0
+    for _ in range(100):
+        noise = random.normal(0.0, scatter, len(source))
+        challenger = np.abs(noise + off + 0.3)
+        champion = np.abs(noise - 0.3)
+        checks = judge(challenger, champion, errors_by_source(challenger, champion, source), None, BOUNDS)
+        vetoes += not {check.name: check.passed for check in checks}["worse for no source"]
+    return vetoes / 100
+
+
+@pytest.mark.parametrize(("sources", "rows"), [(3, 17), (20, 10), (50, 10)])
+@pytest.mark.parametrize("scatter", [0.3, 1.7])
+def test_a_few_noisy_rows_are_no_veto(sources: int, rows: int, scatter: float) -> None:
+    """Two models that err alike: the plain means would find a source worse off in up to half of the runs and more."""
+    assert _share_vetoed(sources, rows, 0.0, scatter) <= 0.05
+
+
+@pytest.mark.parametrize(("sources", "rows", "least"), [(3, 17, 0.95), (20, 20, 0.95), (20, 10, 0.6)])
+def test_a_source_that_is_worse_off_is_a_veto(sources: int, rows: int, least: float) -> None:
+    """By a degree and a half over rows that scatter by 0.3 °C; of one of twenty with ten rows not always."""
+    assert _share_vetoed(sources, rows, 1.5, 0.3) >= least
+
+
+def test_so_few_rows_that_nothing_can_be_shown_are_no_veto() -> None:
+    """A rule may let a source judge with three rows: they make no groups, and the condition says so."""
+    errors = errors_by_source(np.full(3, 9.0), np.zeros(3), np.array(["a"] * 3))
+    assert errors == [SourceErrors("a", 3, 9.0, 0.0)]
+    assert errors[0].shown_excess(0.01) is None
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def test_a_second_job_says_that_one_is_at_it_and_a_killed_one_keeps_nobody_out(
         assert "another job retrains 'linear' in " in capsys.readouterr().err
         assert place.retrain(*QUICK, "--reports", str(place.root / "other")) == verdict.BUSY
         assert "another job retrains 'linear' in " in capsys.readouterr().err
+        (place.root / "others").mkdir()
         assert place.retrain(*QUICK, "--repository", str(place.root / "others")) == verdict.BUSY
         assert "another job retrains 'linear' with the reports in " in capsys.readouterr().err
     assert first.returncode == -signal.SIGKILL
@@ -162,8 +163,9 @@ def test_a_version_of_the_same_file_that_was_decided_on_before_is_not_labelled(p
         raise ChampionError("killed")
 
     champion = read_champion(place.repository, "linear")
+    state = place.repository.labels_state("linear")
     with pytest.raises(ChampionError, match="killed"), locked(plan):
-        publish_accepted(dataclasses.replace(plan, deliver=die), accepted(plan), model, champion)
+        publish_accepted(dataclasses.replace(plan, deliver=die), accepted(plan, model), model, champion, state)
     assert plan.intent_path.exists()
     assert next_job(place.root)[1] is None
     assert place.repository.labels("linear") == {"stable": 1}
@@ -175,8 +177,9 @@ def test_a_champion_without_a_label_stays_the_champion(place: Place) -> None:
     (place.repository.root / "linear" / LABELS_FILE).unlink()
     plan = plan_in(place.root)
     champion = read_champion(place.repository, "linear")
+    model = make_artefact(offset_celsius=1.0)
     with locked(plan):
-        made = publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), champion)
+        made = publish_accepted(plan, accepted(plan, model), model, champion, plan.repository.labels_state("linear"))
     assert made.remark is None
     assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
     assert current_version(place.repository, "linear") == 1

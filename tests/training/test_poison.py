@@ -139,8 +139,9 @@ def passes(line: Sequence[float] | NDArray[np.float64], held_out: Observed, rule
     ours, theirs = np.abs(residuals), np.abs(held_out.celsius - law.celsius(held_out.fahrenheit))
     judging = judging_sources(held_out, rules)
     by_source = [each for each in gate.errors_by_source(ours, theirs, held_out.source) if each.source in judging]
-    disagreement = greatest_disagreement(residuals, held_out.fahrenheit, held_out.source, judging)
-    return all(check.passed for check in gate.judge(ours, theirs, by_source, disagreement, Bounds()))
+    bounds = Bounds()
+    disagreement = greatest_disagreement(residuals, held_out.fahrenheit, held_out.source, judging, bounds.significance)
+    return all(check.passed for check in gate.judge(ours, theirs, by_source, disagreement, bounds))
 
 
 LIES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0)

@@ -4,30 +4,41 @@ The jobs are the real command on a real store and a real repository; what they a
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import re
+import shlex
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from proto.repository import MODEL_FILE
-from tests.e2e.processes import serving
+from proto.repository import LABELS_FILE, MODEL_FILE, RepositoryError
+from tests.e2e.processes import ENVIRONMENT, serving
 from tests.service.artefacts import describe, make_artefact
 from tests.thermometer import DAY_SECONDS, Thermometer, observe
 from tests.training.crash_publish import accepted as accepted_verdict
 from tests.training.crash_publish import plan_in
 from tests.training.pages_read import Page
 from tests.training.place import DAYS, QUICK, STEADY, Place, said
-from training import champion, cli, retrain, verdict
+from training import champion, cli, job, retrain, verdict
 from training.acceptance import publish_accepted
 from training.drift import DriftRules
+from training.errors import ChampionError
+from training.fit import Progress
 from training.job_lock import locked
 from training.parity import Engine
+from training.progress import shown
 from training.publish import read_artefact
 from training.retrain_options import bounds_of, drift_rules_of
 from training.wanted import look
+
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "retraining.md"
+
 
 # What is accepted -----------------------------------------------------------------------------------------------------
 
@@ -246,14 +257,14 @@ def test_an_accepted_challenger_goes_through_a_server(place: Place) -> None:
     options = argparse.ArgumentParser()
     retrain.add_arguments(options)
     gone = options.parse_args([*place.words("--to", "127.0.0.1:1", "--timeout", "1")[1:]])
-    verdict_in = accepted_verdict(retrain.plan_of(gone))
     model = make_artefact(offset_celsius=1.0)
+    verdict_in = accepted_verdict(retrain.plan_of(gone), model)
     current = champion.read_champion(place.repository, "linear")
     with serving(place.repository.root) as server:
         plan = retrain.plan_of(options.parse_args([*place.words("--to", server.address)[1:]]))
         halfway = dataclasses.replace(plan, give_label=retrain.plan_of(gone).give_label)
         with locked(plan):
-            made = publish_accepted(halfway, verdict_in, model, current)
+            made = publish_accepted(halfway, verdict_in, model, current, plan.repository.labels_state("linear"))
         assert made.version == 2
         assert made.remark is not None
         assert "UNAVAILABLE" in made.remark
@@ -280,6 +291,42 @@ def test_schedule_goes_on_until_it_is_told_to_end(place: Place) -> None:
         process.terminate()
         assert process.wait(timeout=60) == 0
     assert place.hidden() == {".lock"}
+
+
+def documented() -> list[str]:
+    """The commands at the top of docs/retraining.md."""
+    (block, *_) = re.findall(r"^```text\n(.*?)^```$", DOCUMENTED.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return [line for line in block.splitlines() if line.startswith("quicksilver ")]
+
+
+def test_the_documented_commands_work(place: Place) -> None:
+    """As they stand, where a steady thermometer was observed: the one is rejected, the other goes on until SIGTERM."""
+    place.observe(STEADY, 400)
+    once, schedule = (shlex.split(line)[1:] for line in documented())
+    ran = subprocess.run(
+        [sys.executable, "-m", "quicksilver", *once, *QUICK],
+        cwd=place.root,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert ran.returncode == verdict.REJECTED, ran.stderr
+    with subprocess.Popen(
+        [sys.executable, "-m", "quicksilver", *schedule],
+        cwd=place.root,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "linear: nothing to do: no drift\n"
+        assert said(process.stderr, "the round ended with 0")
+        process.terminate()
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_schedule_tells_of_every_look(place: Place) -> None:
@@ -313,6 +360,7 @@ def test_drift_is_found_and_a_version_on_trial_waited_for(place: Place) -> None:
         wanted = look(plan, rules, time.time())
         assert not wanted.is_wanted
         assert "version 2 is on trial" in wanted.reason
+        assert wanted.overdue is None
     place.repository.set_label("linear", "stable", 2)
     assert look(plan, None, time.time()).is_wanted, "without --if-drift every round is wanted but for a trial"
 
@@ -320,3 +368,124 @@ def test_drift_is_found_and_a_version_on_trial_waited_for(place: Place) -> None:
 def test_a_model_without_a_champion_wants_one(tmp_path: Path) -> None:
     """A name with no version yet is no drift, and is trained all the same."""
     assert look(plan_in(tmp_path), DriftRules(), time.time()).is_wanted
+
+
+# A trial that nothing decides -----------------------------------------------------------------------------------------
+
+
+def put_on_trial(place: Place, ago_seconds: float) -> None:
+    """Label a second version `canary`, so long ago."""
+    place.repository.set_label("linear", "canary", place.repository.publish("linear", make_artefact()))
+    path = place.repository.root / "linear" / LABELS_FILE
+    content = json.loads(path.read_text())
+    assert content["canary_since_seconds"] == pytest.approx(time.time(), abs=600)
+    path.write_text(json.dumps(content | {"canary_since_seconds": time.time() - ago_seconds}))
+
+
+@pytest.mark.parametrize("schedule", [("--every", "1h"), ("--if-drift",)], ids=["every", "if-drift"])
+def test_a_trial_is_waited_for_and_that_is_no_failure(
+    place: Place, schedule: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A round of a schedule does nothing, says why and for how long, and ends with 0; without one it is made."""
+    place.observe(STEADY, 400)
+    put_on_trial(place, 13 * DAY_SECONDS)
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    assert retrain.one_round(options.parse_args(place.words(*schedule)[1:])) == verdict.ACCEPTED
+    said_of_it = "version 2 is on trial as 'canary' for 13 days, and waited for up to 14 days"
+    assert f"linear: nothing to do: {said_of_it}" in capsys.readouterr().out
+    assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
+    assert not (place.root / "job.prom").exists()
+    assert 'quicksilver_training_trial_expired{model="linear"} 0.0' in (place.root / "job.look.prom").read_text()
+    assert place.retrain(*QUICK) == verdict.REJECTED
+
+
+@pytest.mark.parametrize("ago_days", [15, -100], ids=["old", "ahead"])
+def test_a_trial_that_nothing_decides_is_ended_and_retraining_goes_on(
+    place: Place, ago_days: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its label goes, which is said, told and stands in the verdict; the same round is made."""
+    place.observe(Thermometer(jump_day=0.0, jump_fahrenheit=10.0))
+    put_on_trial(place, ago_days * DAY_SECONDS)
+    assert place.retrain("--if-drift", "--bound", "0.001", *QUICK) == verdict.REJECTED
+    printed = capsys.readouterr()
+    assert "it is ended, and the version is labelled 'canary' no more" in printed.err
+    assert "drift: " in printed.out
+    assert place.repository.labels("linear") == {"stable": 1}
+    path, found = place.report()
+    assert found["ended_trial"]["version"] == 2
+    assert found["ended_trial"]["reason"] in printed.out
+    assert "Before it: version 2" in Page((path / verdict.PAGE_FILE).read_text()).text
+    assert 'quicksilver_training_trial_expired{model="linear"} 1.0' in (place.root / "job.look.prom").read_text()
+    assert place.retrain("--if-drift", "--bound", "0.001", *QUICK) == verdict.REJECTED
+    assert 'quicksilver_training_trial_expired{model="linear"} 0.0' in (place.root / "job.look.prom").read_text()
+
+
+def test_how_long_a_trial_is_waited_for_is_an_option(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A round that then finds no drift still tells that it ended a trial."""
+    place.observe(STEADY, 400)
+    put_on_trial(place, 2 * DAY_SECONDS)
+    assert place.retrain("--if-drift", "--trial-patience", "36h") == verdict.ACCEPTED
+    assert "nothing to do: no drift" in capsys.readouterr().out
+    assert place.repository.labels("linear") == {"stable": 1}
+    assert 'quicksilver_training_trial_expired{model="linear"} 1.0' in (place.root / "job.look.prom").read_text()
+
+
+def test_an_overdue_trial_whose_labels_changed_since_is_left_alone(place: Place) -> None:
+    """Somebody gave the label anew between the look and its end: nothing is taken away."""
+    put_on_trial(place, 15 * DAY_SECONDS)
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    plan = retrain.plan_of(options.parse_args(place.words()[1:]))
+    state = plan.repository.labels_state("linear")
+    assert look(plan, None, time.time()).overdue is not None
+    plan.repository.set_label("linear", "canary", 1)
+    plan.repository.set_label("linear", "canary", 2)
+    with pytest.raises(RepositoryError, match="were changed meanwhile"):
+        plan.end_trial(2, state)
+    assert plan.repository.labels("linear") == {"stable": 1, "canary": 2}
+
+
+def test_an_overdue_trial_is_ended_through_a_server(place: Place) -> None:
+    """With --to the server takes the label away; it is not asked where labels changed since."""
+    put_on_trial(place, 15 * DAY_SECONDS)
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    with serving(place.repository.root) as server:
+        plan = retrain.plan_of(options.parse_args([*place.words("--to", server.address)[1:]]))
+        with pytest.raises(RepositoryError, match="were changed meanwhile"):
+            plan.end_trial(2, "another state")
+        assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
+        plan.end_trial(2, plan.repository.labels_state("linear"))
+    assert place.repository.labels("linear") == {"stable": 1}
+
+
+def test_a_label_that_is_given_while_a_job_fits_is_not_overruled(place: Place) -> None:
+    """The job ends without a verdict, and publishes nothing."""
+    place.observe(Thermometer(jump_day=8.0, jump_fahrenheit=6.0))
+    second = place.repository.publish("linear", make_artefact())
+    options = argparse.ArgumentParser()
+    retrain.add_arguments(options)
+    plan = retrain.plan_of(options.parse_args(place.words(*QUICK)[1:]))
+
+    def decide(title: str, epochs: int) -> contextlib.AbstractContextManager[Progress]:
+        if "canary" not in place.repository.labels("linear"):
+            place.repository.set_label("linear", "canary", second)
+        return shown(title, epochs)
+
+    with locked(plan), pytest.raises(ChampionError, match="labels of 'linear' were changed"):
+        job.run_round(plan, time.time(), decide, plan.repository.labels_state("linear"))
+    assert place.repository.versions("linear") == [1, 2]
+    assert place.repository.labels("linear") == {"stable": 1, "canary": 2}
+
+
+def test_a_repository_that_is_not_there_is_told_and_not_made(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped path leaves nothing behind; a directory that somebody made takes a first version."""
+    place.observe(STEADY, 100)
+    mistyped = place.root / "modles"
+    assert place.retrain("--repository", str(mistyped)) == verdict.FAILED
+    assert f"{mistyped}: there is no model repository" in capsys.readouterr().err
+    assert not mistyped.exists()
+    assert not place.reports.exists()
+    mistyped.mkdir()
+    assert place.retrain("--repository", str(mistyped)) == verdict.NOT_ENOUGH_DATA

@@ -19,6 +19,7 @@ from training.telemetry import FAMILIES, JobMetrics, Look, Verdict, check_places
 
 ACCEPTED = JobMetrics("mlp", 12.5, 1_800_000_000.0, "accepted", 2.1, 2.4, 5000)
 LAST_LOOK = "quicksilver_training_last_look_timestamp_seconds"
+TRIAL_EXPIRED = "quicksilver_training_trial_expired"
 QUICK = ["--epochs", "60"]
 
 Samples = dict[tuple[str, ...], float]
@@ -58,7 +59,7 @@ def kept(gateway: str) -> Samples:
 
 def test_a_job_is_told_whole() -> None:
     """Every family the module names is told of a job that knows everything, and the verdict stands alone at 1."""
-    assert {name for name, *_ in told(ACCEPTED)} == {*FAMILIES} - {LAST_LOOK}
+    assert {name for name, *_ in told(ACCEPTED)} == {*FAMILIES} - {LAST_LOOK, TRIAL_EXPIRED}
     assert told(ACCEPTED)["quicksilver_training_loss", "mlp", "validation"] == 2.4
     verdicts = {
         verdict: told(ACCEPTED)["quicksilver_training_verdict", "mlp", verdict] for verdict in get_args(Verdict)
@@ -104,11 +105,12 @@ def test_a_look_leaves_the_last_job_as_it_was(gateway: str, tmp_path: Path) -> N
     job = dataclasses.replace(ACCEPTED, model="looked at")
     deliver(job, push_to=gateway, file=file)
     before = {key: value for key, value in kept(gateway).items() if "looked at" in key}
-    deliver_look(Look("looked at", 1_800_003_600.0), push_to=gateway, file=file)
+    deliver_look(Look("looked at", 1_800_003_600.0, trial_expired=True), push_to=gateway, file=file)
     after = {key: value for key, value in kept(gateway).items() if "looked at" in key}
     assert before == told(job) == samples(file.read_text())
-    assert after == before | {(LAST_LOOK, "looked at"): 1_800_003_600.0}
-    assert samples((tmp_path / "training.look.prom").read_text()) == {(LAST_LOOK, "looked at"): 1_800_003_600.0}
+    look = {(LAST_LOOK, "looked at"): 1_800_003_600.0, (TRIAL_EXPIRED, "looked at"): 1.0}
+    assert after == before | look
+    assert samples((tmp_path / "training.look.prom").read_text()) == look
 
 
 def test_train_pushes_and_writes(gateway: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def judged(root: Path, *, with_champion: bool = True) -> Verdict:
     """A rejection with every figure there can be."""
     their = 0.5 if with_champion else None
     return dataclasses.replace(
-        accepted(plan_in(root)),
+        accepted(plan_in(root), b""),
         outcome="rejected",
         reasons=("the <b>bound</b> is passed",),
         base_data="built-in",
@@ -101,9 +101,11 @@ def test_summary_and_exit_codes(tmp_path: Path) -> None:
 def test_first_version_of_a_name_needs_no_label(tmp_path: Path) -> None:
     """Without a champion the accepted version becomes stable by itself, its verdict beside it."""
     plan = plan_in(tmp_path)
+    plan.repository.root.mkdir()
+    model = make_artefact()
     with locked(plan):
-        first = dataclasses.replace(accepted(plan), label=None)
-        made = publish_accepted(plan, first, make_artefact(), None)
+        first = dataclasses.replace(accepted(plan, model), label=None)
+        made = publish_accepted(plan, first, model, None, plan.repository.labels_state("linear"))
     repository = Repository(tmp_path / "models")
     assert (made.version, made.remark) == (1, None)
     assert repository.labels("linear") == {"stable": 1}
@@ -114,9 +116,24 @@ def test_a_champion_that_changed_meanwhile_stops_the_publishing(tmp_path: Path) 
     """What was judged against a version that answers no more is not published."""
     plan = plan_in(tmp_path)
     plan.repository.publish("linear", make_artefact())
+    model, state = make_artefact(offset_celsius=1.0), plan.repository.labels_state("linear")
     with locked(plan), pytest.raises(ChampionError, match="was changed while"):
-        publish_accepted(plan, accepted(plan), make_artefact(offset_celsius=1.0), None)
+        publish_accepted(plan, accepted(plan, model), model, None, state)
     assert plan.repository.versions("linear") == [1]
+
+
+def test_labels_that_changed_meanwhile_stop_the_publishing(tmp_path: Path) -> None:
+    """Whoever gave a label while a challenger was judged is not overruled, also where the same version answers."""
+    plan = plan_in(tmp_path)
+    plan.repository.publish("linear", make_artefact())
+    champion, state = read_champion(plan.repository, "linear"), plan.repository.labels_state("linear")
+    plan.repository.set_label("linear", "canary", plan.repository.publish("linear", make_artefact(offset_celsius=2.0)))
+    model = make_artefact(offset_celsius=1.0)
+    with locked(plan), pytest.raises(ChampionError, match="labels of 'linear' were changed while"):
+        publish_accepted(plan, accepted(plan, model), model, champion, state)
+    assert plan.repository.versions("linear") == [1, 2]
+    assert plan.repository.labels("linear") == {"stable": 1, "canary": 2}
+    assert not plan.intent_path.exists()
 
 
 @pytest.mark.parametrize("case", ["champion", "label", "nothing"])
@@ -126,13 +143,14 @@ def test_a_label_is_given_late_only_where_nothing_was_decided_meanwhile(tmp_path
     plan.repository.publish("linear", make_artefact())
     former = read_champion(plan.repository, "linear")
 
-    def refuse(_label: str, _version: int) -> None:
+    def refuse(_label: str, _version: int, _state: str) -> None:
         raise ChampionError("not now")
 
     with locked(plan) as remark:
         assert remark is None
         cut_off = dataclasses.replace(plan, give_label=refuse)
-        made = publish_accepted(cut_off, accepted(plan), make_artefact(offset_celsius=1.0), former)
+        model, state = make_artefact(offset_celsius=1.0), plan.repository.labels_state("linear")
+        made = publish_accepted(cut_off, accepted(plan, model), model, former, state)
     assert made.version == 2
     third = plan.repository.publish("linear", make_artefact(offset_celsius=2.0))
     if case != "nothing":
