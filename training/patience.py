@@ -4,6 +4,7 @@ from typing import Final
 
 from proto.repository import CANARY
 
+_TWO_DAYS_HOURS: Final = 48.0
 TRIAL_PATIENCE_SECONDS: Final = 14 * 86400.0
 """Two weeks: those who read a thermometer have had each day of the week twice; and of the window of observations, which
 is 30 days, the half is left that was observed before the trial, so that a round after it has both."""
@@ -29,5 +30,6 @@ def overdue(version: int, since_seconds: float, now_seconds: float, patience_sec
 
 
 def days(seconds: float) -> str:
-    """A time in words."""
-    return f"{seconds / 86400.0:.3g} days"
+    """A time in words, for people: in days, or in hours where that is less than two days."""
+    hours = seconds / 3600.0
+    return f"{hours:.3g} hours" if hours < _TWO_DAYS_HOURS else f"{hours / 24:.3g} days"
