@@ -482,7 +482,7 @@ def test_a_label_that_is_given_while_a_job_fits_is_not_overruled(place: Place) -
 def test_a_repository_that_is_not_there_is_told_and_not_made(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistyped path leaves nothing behind; a directory that somebody made takes a first version."""
     place.observe(STEADY, 100)
-    mistyped = place.root / "modles"
+    mistyped = place.root / "elsewhere"
     assert place.retrain("--repository", str(mistyped)) == verdict.FAILED
     assert f"{mistyped}: there is no model repository" in capsys.readouterr().err
     assert not mistyped.exists()
