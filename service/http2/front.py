@@ -145,7 +145,8 @@ class Http2Front:
         task.add_done_callback(self._tasks.discard)
 
     async def _adopt(self, connection: socket.socket) -> None:
-        handshake_seconds = self._limits.handshake_seconds if self._ssl_context else None
+        context = self._certificates.context if self._certificates else self._ssl_context
+        handshake_seconds = self._limits.handshake_seconds if context else None
         peer = Peer(self._shared)  # ours to keep: with TLS, uvloop returns a protocol of its own
         try:
             connection.setblocking(False)
@@ -154,7 +155,7 @@ class Http2Front:
             await self._loop.connect_accepted_socket(
                 lambda: peer,
                 connection,
-                ssl=self._ssl_context,
+                ssl=context,
                 ssl_handshake_timeout=handshake_seconds,
             )
         except (OSError, ssl.SSLError) as error:

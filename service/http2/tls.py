@@ -20,8 +20,10 @@ class CertificatesError(AddressError):
 class Certificates:
     """A certificate with its key, and, for mutual TLS, the authorities that clients' certificates must come from.
 
-    `context` stays the same object for as long as the server runs; a new handshake uses what `refresh` read last.
-    Files that cannot be used when they changed are logged, and the former ones stay in use.
+    `context` is for one handshake at a time: `refresh` puts a new one in its place, which resumes no session of the
+    former, so that who was admitted by authorities that are gone is not admitted again. With authorities no tickets are
+    given either: a resumed session would not be asked whether its certificate has expired. Files that cannot be used
+    when they changed are logged, and the former ones stay in use.
     """
 
     def __init__(self, certificate: Path, key: Path, client_authorities: Path | None = None) -> None:
@@ -30,10 +32,7 @@ class Certificates:
         self._client_authorities = client_authorities
         self._files = [certificate, key, *([client_authorities] if client_authorities else [])]
         self._seen = self._stamps()
-        self._current = self._load()
         self.context = self._load()
-        # Called in every handshake, whether the client names a server or not.
-        self.context.sni_callback = self._choose
 
     def refresh(self) -> bool:
         """Read the files anew where one has changed, and tell whether new ones are in use."""
@@ -42,15 +41,12 @@ class Certificates:
             return False
         self._seen = stamps
         try:
-            self._current = self._load()
+            self.context = self._load()
         except CertificatesError as error:
             log.error("changed certificates cannot be used; the former ones stay", reason=str(error))
             return False
         log.info("certificates were read anew", certificate=str(self._certificate))
         return True
-
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        connection.context = self._current
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -60,6 +56,8 @@ class Certificates:
             context.load_cert_chain(self._certificate, self._key)
             if self._client_authorities is not None:
                 context.verify_mode = ssl.CERT_REQUIRED
+                context.num_tickets = 0  # of TLS 1.3
+                context.options |= ssl.OP_NO_TICKET  # of TLS 1.2
                 context.load_verify_locations(self._client_authorities)
         except (OSError, ssl.SSLError) as error:
             files = ", ".join(str(path) for path in self._files)

@@ -2,10 +2,12 @@
 
 import contextlib
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -417,6 +419,13 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path, "authority")
 
 
+@pytest.fixture
+def serving_tls(models: Models, authority: Authority) -> Iterator[Serving]:
+    """A front that speaks TLS and wants no certificates of clients."""
+    with Serving(models, certificates=Certificates(*authority.issue("server"))) as started:
+        yield started
+
+
 def test_tls(models: Models, authority: Authority) -> None:
     """Over TLS, large messages too are answered, and who speaks plainly is not."""
     with Serving(models, certificates=Certificates(*authority.issue("server"))) as serving:
@@ -457,6 +466,84 @@ def test_certificates_are_read_anew(models: Models, authority: Authority, tmp_pa
         certificate.write_text("not a certificate")
         assert not serving.ask(certificates.refresh)
         assert converts(secure(serving.address, successor))
+
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+def client_context(version: ssl.TLSVersion, authority: Authority, own: tuple[Path, Path] | None) -> ssl.SSLContext:
+    """What a client of one version of TLS trusts and shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    context.load_verify_locations(authority.certificate)
+    if own is not None:
+        context.load_cert_chain(*own)
+    return context
+
+
+def converse(
+    address: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[bool, ssl.SSLSession | None]:
+    """Have a call answered over TLS, and tell whether the session was resumed, and which there is to resume next.
+
+    Raises:
+        ssl.SSLError, ConnectionError: the client is not admitted.
+    """
+    with RawClient(address, greet=False) as client:
+        client.socket = secured = context.wrap_socket(client.socket, server_hostname="localhost", session=session)
+        client.send(PREFACE + SettingsFrame(0).serialize())
+        assert celsius(client.unary(BODY).message) == pytest.approx([10.0])
+        return bool(secured.session_reused), secured.session
+
+
+@VERSIONS
+def test_sessions_are_resumed(serving_tls: Serving, authority: Authority, version: ssl.TLSVersion) -> None:
+    """Where clients show no certificates, who comes back is spared a full handshake."""
+    context = client_context(version, authority, None)
+    resumed, session = converse(serving_tls.address, context)
+    assert not resumed
+    for _ in range(3):
+        resumed, session = converse(serving_tls.address, context, session)
+        assert resumed
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@VERSIONS
+def test_authorities_that_are_gone_admit_nobody(
+    models: Models, authority: Authority, tmp_path: Path, loop: str, version: ssl.TLSVersion
+) -> None:
+    """Clients of an authority that was taken out come in no more, with the session of an earlier visit neither."""
+    former = Authority(tmp_path, "former")
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_bytes(former.certificate.read_bytes())
+    certificates = Certificates(*authority.issue("server"), client_authorities=authorities)
+    context = client_context(version, authority, former.issue("client"))
+    other = client_context(version, authority, authority.issue("other"))
+    with Serving(models, certificates=certificates, loop=loop) as serving:
+        _, session = converse(serving.address, context)
+        authorities.write_bytes(authority.certificate.read_bytes())
+        assert serving.ask(certificates.refresh)
+        converse(serving.address, other)
+        for known in (session, None):
+            with pytest.raises((ssl.SSLError, ConnectionError)):  # an alert, or the connection's end, if that is first
+                converse(serving.address, context, known)
+        converse(serving.address, other)
+
+
+def test_no_tickets_where_clients_show_certificates(models: Models, authority: Authority) -> None:
+    """A ticket would admit a client whose certificate has expired since, and be renewed each time."""
+    certificates = Certificates(*authority.issue("server"), client_authorities=authority.certificate)
+    own = authority.issue("client")
+    with Serving(models, certificates=certificates) as serving:
+        newer, older = (
+            client_context(version, authority, own) for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2)
+        )
+        _, session = converse(serving.address, newer)
+        assert not converse(serving.address, newer, session)[0]
+        _, session = converse(serving.address, older)
+        assert session is not None
+        assert not session.has_ticket
 
 
 def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
