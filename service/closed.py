@@ -19,7 +19,7 @@ class Closed(Enum):
     MISUSE = "misuse"
     """The peer broke the protocol's rules, or asked for too much with too many frames."""
     STALLED = "stalled"
-    """Nothing moved for too long, and it held most of what was in hand."""
+    """Too much was in hand for too long, and what it had of it did not move."""
     FULL = "full"
     """As many connections were open as may be."""
     DRAINING = "draining"

@@ -49,7 +49,7 @@ class Shed(Enum):
     SLOW_READER = "slow_reader"
     """The caller takes its answers too slowly."""
     STALLED = "stalled"
-    """Nothing moved for too long, and the caller's connection held most of what was in hand."""
+    """Too much was in hand for too long, and what the caller's connection had of it did not move."""
     CONNECTION_AGE = "connection_age"
     """The connection was old or idle, and its last calls did not end in time."""
     DRAINING = "draining"

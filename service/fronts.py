@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -14,7 +14,15 @@ from service.metrics import Metrics
 from service.runner import Runner
 from service.workers.handoff import Arrivals
 
+if TYPE_CHECKING:
+    from service.http2 import Http2Limits
+
 log = structlog.get_logger(__name__)
+
+_FEW_CALLS: Final = 64
+"""A connection of the fast front may have so many calls open, however few there may be over all."""
+_MANY_CALLS: Final = 1024
+"""More it may not have, however many there may be."""
 
 
 class Front(Protocol):
@@ -86,18 +94,9 @@ def _http2(  # noqa: PLR0917 - as above
     tracer: Tracer | None,
 ) -> Front:
     from service.front_http2 import Http2LoopThread  # noqa: PLC0415 - ngh2 may have no build for this platform
-    from service.http2 import Certificates, Http2Limits  # noqa: PLC0415 - as above
+    from service.http2 import Certificates  # noqa: PLC0415 - as above
 
-    limits = Http2Limits(
-        max_connections=settings.max_connections,
-        max_calls=settings.max_waiting_calls,
-        max_message_bytes=settings.max_message_bytes,
-        max_bytes_in_hand=settings.max_waiting_bytes,
-        max_connection_bytes_in_hand=max(settings.max_message_bytes, settings.max_waiting_bytes // 4),
-        max_idle_seconds=settings.max_idle_seconds or math.inf,
-        max_age_seconds=settings.max_age_seconds or math.inf,
-        keepalive_seconds=settings.keepalive_seconds or math.inf,
-    )
+    limits = http2_limits(settings)
     metrics.knows_connections()
     tls = settings.tls
     certificates = Certificates(tls.certificate, tls.key, tls.client_authorities) if tls else None
@@ -110,4 +109,24 @@ def _http2(  # noqa: PLR0917 - as above
         certificates=certificates,
         arrivals=arrivals,
         tracer=tracer,
+    )
+
+
+def http2_limits(settings: Settings) -> "Http2Limits":
+    """The fast front's bounds in one process with these settings, which are a worker's part where there are several.
+
+    One connection may have a quarter of the bytes and of the calls in hand, though always one message and a few calls.
+    """
+    from service.http2 import Http2Limits  # noqa: PLC0415 - ngh2 may have no build for this platform
+
+    return Http2Limits(
+        max_connections=settings.max_connections,
+        max_calls=settings.max_waiting_calls,
+        max_calls_per_connection=max(_FEW_CALLS, min(_MANY_CALLS, settings.max_waiting_calls // 4)),
+        max_message_bytes=settings.max_message_bytes,
+        max_bytes_in_hand=settings.max_waiting_bytes,
+        max_connection_bytes_in_hand=max(settings.max_message_bytes, settings.max_waiting_bytes // 4),
+        max_idle_seconds=settings.max_idle_seconds or math.inf,
+        max_age_seconds=settings.max_age_seconds or math.inf,
+        keepalive_seconds=settings.keepalive_seconds or math.inf,
     )

@@ -5,9 +5,10 @@ One stage a file, from the socket inwards: `front` listens and drains, `connecti
 calls in between, `backlog` what waits until there is room, `hand` how much that is. No other file knows ngh2.
 `headers`, `messages` and `compression` are gRPC's wire format. `streams` is what all calls have in common; `whole` are
 those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening` tells which is
-which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace` and `deadlines` keep them.
+which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace`, `stalls` and `deadlines` keep them.
 
-How often the bytes of a large message are copied in this process, beside what the codec and the model do:
+How often the bytes of a large message are copied in this process, beside what the codec and the model do (with these:
+docs/attacks.md, "Bounds"):
 
 - in: the loop's read buffer → ngh2's DATA payloads → the joined message (`messages.Assembler`): two copies;
 - out: the parts of the answer → one framed message (`messages.frame`) → ngh2's frames → its output → the `bytes` it

@@ -18,6 +18,7 @@ from service.http2.ages import Step, next_step, old_or_idle
 from service.http2.incoming import Incoming
 from service.http2.outgoing import Outgoing
 from service.http2.shared import Shared
+from service.http2.stalls import Idle
 
 log = structlog.get_logger(__name__)
 
@@ -119,8 +120,20 @@ class Peer(Outgoing, asyncio.Protocol):
         """Whether the connection is gone."""
         return not self._line.connected
 
+    @property
+    def leaving(self) -> bool:
+        """Whether we closed it, and its peer has yet to."""
+        return not self._line.open
+
+    def idle_calls(self, before: float) -> Idle:
+        """Count the calls that have waited for the peer since before that time."""
+        since = [stream.idle_since for stream in self._calls.streams.values()]
+        long = [each for each in since if each < before]
+        return Idle(len(long), min(long, default=math.inf))
+
     def look(self, now: float) -> None:
-        """Do what the connection's age and silence ask for."""
+        """Do what the connection's age and silence ask for, and measure what it moves."""
+        self.measure(now)
         if self._line.takes_the_rest(now):
             self._times.closing = now
         step = next_step(self._times, now, self._limits)

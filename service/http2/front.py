@@ -23,6 +23,7 @@ from service.http2.deadlines import Wheel
 from service.http2.heads import Heads
 from service.http2.limits import Http2Limits
 from service.http2.shared import Shared
+from service.http2.stalls import Watch, idle_holders, slow_holders
 from service.http2.streams import CLOSED, Stream
 from service.http2.tls import Certificates
 from service.listen import Acceptor, name_of, open_socket
@@ -67,8 +68,10 @@ class Http2Front:
         self._ssl_context: ssl.SSLContext | None = None
         self._certificates: Certificates | None = None
         self._certificates_seen = -math.inf
-        self._relieved = (0, 0.0)
-        """Bytes given back so far, and when that last changed or nothing pressed."""
+        self._bytes_press = Watch()
+        self._calls_press = Watch()
+        self._looked = -math.inf
+        """When it was last decided whom to cut."""
         self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._empty = asyncio.Event()
@@ -107,7 +110,6 @@ class Http2Front:
         self._certificates = certificates
         self._ssl_context = certificates.context if certificates else ssl_context
         now = monotonic()
-        self._relieved = (0, now)
         listening = list(sockets)
         with contextlib.ExitStack() as opened:
             for address in addresses:
@@ -250,15 +252,27 @@ class Http2Front:
                 peer.look(now)
 
     def _watch_for_stalls(self, now: float) -> None:
-        """Where bytes in hand press and none are given back, end the calls of the connection that holds most."""
-        given, since = self._relieved
-        if not self._budget.pressed or self._budget.given_bytes != given:
-            self._relieved = (self._budget.given_bytes, now)
-        elif now >= since + self._limits.stall_seconds and self._peers:
-            self._relieved = (given, now)
-            most = max(self._peers, key=lambda peer: peer.held_bytes)
-            text = "too much is in hand, and this connection holds most of it"
-            most.cut(OverloadedError(text, Shed.STALLED), Closed.STALLED, enough=True)
+        """Where bytes or calls press for long, end the calls of those who let them, until they press no longer."""
+        stall_seconds, budget = self._limits.stall_seconds, self._budget
+        bytes_seconds = self._bytes_press.pressed_seconds(now, pressed=budget.pressed)
+        calls_seconds = self._calls_press.pressed_seconds(now, pressed=budget.excess_calls > 0)
+        if max(bytes_seconds, calls_seconds) < stall_seconds or now < self._looked + _ROUND_SECONDS:
+            return
+        self._looked = now
+        staying = [peer for peer in self._peers if not peer.leaving]
+        if bytes_seconds >= stall_seconds:
+            flows = {peer: flow for peer in staying if (flow := peer.flow) is not None}
+            on_the_way = sum(peer.held_bytes if peer.leaving else peer.running_bytes for peer in self._peers)
+            text = "too much is in hand, and too much of it waits for this connection's peer"
+            self._cut(slow_holders(flows, budget.excess_bytes - on_the_way, self._limits.receive_seconds), text)
+        if calls_seconds >= stall_seconds:
+            idle = {peer: peer.idle_calls(now - stall_seconds) for peer in staying if not peer.leaving}
+            text = "too many calls are open, and too many of those on this connection do nothing"
+            self._cut(idle_holders(idle, budget.excess_calls), text)
+
+    def _cut(self, peers: Iterable[Peer], text: str) -> None:
+        for peer in peers:
+            peer.cut(OverloadedError(text, Shed.STALLED), Closed.STALLED, enough=True)
 
     def _refresh_certificates(self, now: float) -> None:
         if self._certificates is not None and now >= self._certificates_seen + _CERTIFICATES_SECONDS:

@@ -1,9 +1,11 @@
 """What one connection has in hand, both ways, and when that is too much."""
 
+import math
 from typing import Final
 
 from service.http2.budget import Budget
 from service.http2.limits import Http2Limits
+from service.http2.stalls import Flow
 
 _SWAMPED_FACTOR: Final = 4
 
@@ -22,6 +24,12 @@ class Hand:
         """Bytes of answers queued since the last flush."""
         self._running = 0
         """Bytes of requests that are being answered."""
+        self._moved = 0
+        """Bytes ever given back: requests that were answered, answers that were taken."""
+        self._mark = (-math.inf, 0, 0)
+        """When it was last looked how much waited for the peer, how much that was, and what had moved until then."""
+        self._flow: Flow | None = None
+        """What waited and moved between the last two looks."""
 
     @property
     def clogged(self) -> bool:
@@ -60,6 +68,7 @@ class Hand:
     def give(self, size: int) -> None:
         """Count them out."""
         self._held -= size
+        self._moved += size
         self._budget.give(size)
 
     @property
@@ -72,6 +81,32 @@ class Hand:
         """Bytes that this connection has in hand, both ways."""
         return self._held + self._unsent
 
+    @property
+    def running_bytes(self) -> int:
+        """Bytes of requests that are being answered."""
+        return self._running
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that wait for the peer: to send the rest of a request, or to take an answer."""
+        return max(0, self._held - self._running) + self._unsent
+
+    @property
+    def flow(self) -> Flow | None:
+        """What waited for the peer, and moved, over the last `stall_seconds`; None where that is not known yet."""
+        last = self._flow
+        return last and Flow(min(last.waiting_bytes, self.waiting_bytes), last.moved_bytes, last.seconds)
+
+    def measure(self, now: float) -> None:
+        """Look how much moved, where the last look was at least `stall_seconds` ago."""
+        seen, waited, moved = self._mark
+        if now < seen + self._limits.stall_seconds:
+            return
+        waiting = self.waiting_bytes
+        if seen > -math.inf:
+            self._flow = Flow(min(waited, waiting), self._moved - moved, now - seen)
+        self._mark = (now, waiting, self._moved)
+
     def leave_unsent(self, size: int) -> None:
         """Learn how many bytes of answers were left when all were written that could be."""
         self._queued = 0
@@ -79,4 +114,5 @@ class Hand:
             self._budget.take(size - self._unsent)
         elif size < self._unsent:
             self._budget.give(self._unsent - size)
+            self._moved += self._unsent - size
         self._unsent = size

@@ -81,7 +81,7 @@ class Incoming:
             if known is None:
                 return
         try:
-            self._budget.admit_call()
+            self._budget.admit_call(len(self._calls.streams) + len(self._calls.openings))
         except ServiceError as error:
             self._refuse_with(link, event, known.method.path, error)
             return

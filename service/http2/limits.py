@@ -35,7 +35,10 @@ class Http2Limits:
     max_calls_per_connection: int = 1024
     """Calls a peer may have open at once (SETTINGS_MAX_CONCURRENT_STREAMS); further ones are refused unprocessed."""
     max_calls: int = 16_384
-    """Calls that are open at once over all connections; further ones are refused with RESOURCE_EXHAUSTED."""
+    """Calls that are open at once over all connections; further ones are refused with RESOURCE_EXHAUSTED.
+
+    Of the last eighth a connection is given no more than makes a sixteenth of what is left.
+    """
 
     max_message_bytes: int = 8 * MIB
     """Bytes of one message of a client, as sent and once inflated; more is refused with RESOURCE_EXHAUSTED."""
@@ -57,7 +60,9 @@ class Http2Limits:
     max_unsent_bytes: int = 8 * MIB
     """Answers that wait for one peer to take them. While there are more, none of its calls are run."""
     stall_seconds: float = 2.0
-    """How long the budget may be pressed without relief before the connection that holds most loses its calls."""
+    """How long bytes or calls may press before connections lose their calls, until these press no longer: those whose
+    peers take nothing, or have most calls that do nothing. Calls press from three quarters of `max_calls` on.
+    """
 
     handshake_seconds: float = 10.0
     """Time for TLS and for HTTP/2's preface; then the connection is closed."""

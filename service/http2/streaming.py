@@ -1,8 +1,10 @@
 """Calls that stream, in either or both directions."""
 
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Final
 
 import structlog
@@ -56,6 +58,8 @@ class StreamCall(Stream):
         "_inlet",
         "_messages",
         "_method",
+        "_replied",
+        "_submitted",
     )
 
     def __init__(  # noqa: PLR0917 - as the other kinds of calls
@@ -75,6 +79,7 @@ class StreamCall(Stream):
         self._assembler = Assembler(link.burst.limits.max_message_bytes)
         self._inlet: Inlet | None = None
         self._messages = 0
+        self._submitted = self._replied = 0
         self._half_closed = False
         self._cancelled = False
         self._full = False
@@ -100,7 +105,21 @@ class StreamCall(Stream):
             self.fail(internal(fault, self._tally.path, self._head.metadata))
 
     def _submit(self, request: Request) -> None:
+        reply = request.reply
+
+        def replied(request: Request) -> None:
+            self._replied += 1
+            reply(request)
+
+        request.reply = replied
         self._link.burst.submit(self._link, request)
+        self._submitted += 1
+
+    @property
+    def idle_since(self) -> float:
+        """Since when nothing came or was sent; infinity while the handler is busy or waits for a run."""
+        busy = self._submitted > self._replied or (self._inlet is not None and self._inlet.busy)
+        return math.inf if self.phase == OPEN and busy and not self._full else self.moved_seconds
 
     # The outlet, on any thread ----------------------------------------------------------------------------------------
 
@@ -164,6 +183,7 @@ class StreamCall(Stream):
         if self._link.swamped:
             self.fail(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
             return
+        self.moved_seconds = monotonic()
         message, _ = framed(body, self._head.answer_encoding)
         self._link.send_message(self.stream_id, message)
         self._link.pump_later(self)

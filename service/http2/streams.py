@@ -3,6 +3,7 @@
 Nothing here knows HTTP/2's frames. A `Link` carries what a call sends; whoever owns the link tells the call what came.
 """
 
+import math
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -41,6 +42,7 @@ FIELDS: Final = (
     "armed",
     "deadline_seconds",
     "due",
+    "moved_seconds",
     "phase",
     "received_seconds",
     "stream_id",
@@ -130,6 +132,8 @@ class Stream:
     stream_id: int
     _tally: Tally
     received_seconds: float
+    moved_seconds: float
+    """When anything of it last came, or was sent; calls that came whole have none."""
     deadline_seconds: float
     phase: int
     due: float
@@ -149,7 +153,7 @@ class Stream:
         self.stream_id = stream_id
         self._tally = link.burst.tally(path)
         self._tally.started += 1
-        self.received_seconds = received
+        self.received_seconds = self.moved_seconds = received
         self.deadline_seconds = deadline
         self.phase = OPEN
         self.due = deadline
@@ -160,6 +164,8 @@ class Stream:
     def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
         """Take what came, and tell whether the peer may send as much again."""
         self._ended |= ended
+        if data:
+            self.moved_seconds = monotonic()
         if self.phase != OPEN:
             return True
         try:
@@ -193,6 +199,11 @@ class Stream:
             self.fail(ExpiredError("the deadline passed before the answer"))
         else:
             self._link.reset(self.stream_id)
+
+    @property
+    def idle_since(self) -> float:
+        """Since when the call waits for its peer; infinity where its peer waits for us."""
+        return self.moved_seconds if self.phase == ANSWERED or not self._ended else math.inf
 
     def _receive(self, data: bytes) -> bool:
         raise NotImplementedError

@@ -3,6 +3,7 @@
 It behaves as any other call does; it only takes fewer steps. Whatever is out of the ordinary is left to `Call`.
 """
 
+import math
 import struct
 from typing import Final
 
@@ -73,6 +74,11 @@ class WholeCall(Request, Stream):
         self.phase = ANSWERED
         self._tally.answered_seconds.append(link.burst.now - self.received_seconds)
         link.send_answer(self.stream_id, RESPONSE, _framed(outcome), TRAILERS)
+
+    @property
+    def idle_since(self) -> float:
+        """Since when the answer waits for its peer, at the earliest; infinity while it is made."""
+        return self.received_seconds if self.phase == ANSWERED else math.inf
 
     def _release(self) -> None:
         self.cancelled = True  # of no consequence where it was answered

@@ -1,5 +1,6 @@
 """What time brings about: deadlines, ages, paces, costs, budgets; each with a clock of the test's own."""
 
+import contextlib
 import math
 import random
 from dataclasses import replace
@@ -113,16 +114,51 @@ def test_budget() -> None:
     assert not budget.pressed
     budget.take(50)
     assert budget.pressed
-    budget.admit_call()
+    budget.admit_call(0)
     budget.take(1)
     with pytest.raises(OverloadedError, match="max_waiting_bytes is 100"):
-        budget.admit_call()
+        budget.admit_call(0)
     budget.give(100)
     budget.calls = 2
     budget.admit_bytes()
     with pytest.raises(OverloadedError, match="max_waiting_calls is 2"):
-        budget.admit_call()
-    assert (budget.bytes, budget.given_bytes) == (0, 100)
+        budget.admit_call(0)
+    assert budget.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("calls", "own", "admitted"),
+    [
+        (0, 0, True),
+        (3584, 3584, True),
+        (3585, 31, True),
+        (3585, 32, False),
+        (3585, 1024, False),
+        (4080, 1, True),
+        (4081, 1, False),
+        (4095, 0, True),
+        (4096, 0, False),
+    ],
+)
+def test_last_places_are_for_those_with_few_calls(calls: int, own: int, admitted: bool) -> None:  # noqa: FBT001 - a parameter
+    """Of the last eighth of the calls a connection gets a sixteenth of what is left."""
+    budget = Budget(Http2Limits(max_calls=4096))
+    budget.calls = calls
+    with contextlib.nullcontext() if admitted else pytest.raises(OverloadedError, match="max_waiting_calls is 4096"):
+        budget.admit_call(own)
+
+
+def test_excess() -> None:
+    """Bytes are too many from a half on, calls beyond three quarters."""
+    budget = Budget(
+        Http2Limits(max_bytes_in_hand=100, max_connection_bytes_in_hand=100, max_message_bytes=10, max_calls=64)
+    )
+    budget.take(70)
+    assert budget.excess_bytes == 21
+    budget.give(21)
+    assert not budget.pressed
+    budget.calls = 49
+    assert budget.excess_calls == 1
 
 
 def test_costs(models: Models) -> None:
