@@ -5,7 +5,8 @@ One stage a file, from the socket inwards: `front` listens and drains, `connecti
 calls in between, `backlog` what waits until there is room, `hand` how much that is. No other file knows ngh2.
 `headers`, `messages` and `compression` are gRPC's wire format. `streams` is what all calls have in common; `whole` are
 those that came in one piece, `unary` the other unary ones, `streaming` those that stream, and `opening` tells which is
-which. `burst` is the batch. `limits` states every bound; `budget`, `ages`, `pace`, `stalls` and `deadlines` keep them.
+which. `burst` is the batch, `aside` what a worker does for one call. `limits` states every bound; `budget`, `ages`,
+`pace`, `stalls` and `deadlines` keep them.
 
 How often the bytes of a large message are copied in this process, beside what the codec and the model do (with these:
 docs/attacks.md, "Bounds"):

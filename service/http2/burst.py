@@ -19,6 +19,7 @@ from service.closed import Closed
 from service.dataplane import Dataplane
 from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
+from service.http2.compression import Allowance
 from service.http2.costs import Costs
 from service.http2.limits import Http2Limits
 from service.runs import Run
@@ -57,6 +58,20 @@ class Flushable(Protocol):
 
     def abort(self) -> None:
         """Drop the connection."""
+
+
+class Away(Protocol):
+    """A piece of work for one call that a worker does."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it need not be done any more."""
+
+    def work(self) -> None:
+        """Do it, on a worker's thread."""
+
+    def deliver(self) -> None:
+        """Tell what came of it, on the loop's thread."""
 
 
 class Runs(Protocol):
@@ -102,6 +117,10 @@ class Burst:
         self._observer = observer
         self._small: list[Request] = []
         self._large: deque[tuple[Request, int]] = deque()
+        self._asides: deque[Away] = deque()
+        self._aside_was_last = False
+        """Whether the last thing given to a worker was work for one call: those and large requests take turns."""
+        self.allowance = Allowance(limits)
         self._dirty: dict[Flushable, None] = {}
         self._scheduled = False
         self._flushed: list[Flushable] = []
@@ -145,6 +164,11 @@ class Burst:
             self._small.append(request)
         self._schedule()
 
+    def aside(self, work: Away) -> None:
+        """Have a worker do something for one call; it is told on the loop's thread, unless it was cancelled."""
+        self._asides.append(work)
+        self._schedule()
+
     def touch(self, peer: Flushable) -> None:
         """Flush a connection when the turn is over."""
         self._dirty[peer] = None
@@ -181,12 +205,13 @@ class Burst:
         self._scheduled = False
         if self._small:
             self._answer(self._take_small())
-        if self._large:
+        if self._large or self._asides:
             self._dispatch()
         while self._dirty:
             peer = self._dirty.popitem()[0]
             self._guarded(peer, peer.flush)
             self._flushed.append(peer)
+        self.allowance.renew()
         self.loop.call_soon(self._settle)  # the loop sends what was written first: nobody waits for the books
         if self._small:
             self._schedule()
@@ -257,16 +282,27 @@ class Burst:
         return [request for request in requests if id(request) not in absent]
 
     def _dispatch(self) -> None:
-        """Give large requests to idle workers, up to `lane_bytes` each time."""
-        while self._large and self._idle_workers:
-            requests: list[Request] = []
-            weight = 0
-            while self._large and (not requests or weight + self._large[0][1] <= self.limits.lane_bytes):
-                request, size = self._large.popleft()
-                requests.append(request)
-                weight += size
+        """Give idle workers something to do: by turns work for one call, and large requests."""
+        while self._idle_workers and (self._large or self._asides):
+            if self._asides and self._asides[0].cancelled:
+                self._asides.popleft()
+                continue
+            self._aside_was_last = bool(self._asides) and not (self._large and self._aside_was_last)
             self._idle_workers -= 1
-            self._workers.submit(self._work, requests)
+            if self._aside_was_last:
+                self._workers.submit(self._work_aside, self._asides.popleft())
+            else:
+                self._workers.submit(self._work, self._take_lane())
+
+    def _take_lane(self) -> list[Request]:
+        """At least one large request, and as many as `lane_bytes` hold."""
+        requests: list[Request] = []
+        weight = 0
+        while self._large and (not requests or weight + self._large[0][1] <= self.limits.lane_bytes):
+            request, size = self._large.popleft()
+            requests.append(request)
+            weight += size
+        return requests
 
     # On a worker's thread ---------------------------------------------------------------------------------------------
 
@@ -275,6 +311,12 @@ class Burst:
             self._dataplane.answer(requests)
         finally:
             self.loop.call_soon_threadsafe(self._worked, requests)
+
+    def _work_aside(self, work: Away) -> None:
+        try:
+            work.work()
+        finally:
+            self.loop.call_soon_threadsafe(self._worked_aside, work)
 
     def _execute(self, run: Run) -> None:
         began = monotonic()
@@ -290,6 +332,11 @@ class Burst:
         self._idle_workers += 1
         self._reply(requests)
         self._schedule()
+
+    def _worked_aside(self, work: Away) -> None:
+        self._idle_workers += 1
+        self._schedule()
+        work.deliver()
 
     def _executed(self, run: Run, seconds: float) -> None:
         self._costs.learn(run.version, run.rows, seconds)

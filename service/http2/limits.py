@@ -88,13 +88,16 @@ class Http2Limits:
     """How fast that allowance grows back. What we send adds to it: honest peers acknowledge what they get."""
 
     inline_bytes: int = 64 * KIB
-    """A request larger than this is decoded and run on a worker thread, so that small ones need not wait for it.
+    """A request larger than this, once inflated, is read and run on a worker thread; small ones need not wait for it.
 
     64 KiB are 16,384 float32 values: decoded and run in about 0.3 ms, what handing over to a thread and back may cost
     at its worst.
     """
     inline_burst_bytes: int = 512 * KIB
-    """Bytes of requests that are answered in one turn of the loop; the others wait for the next turn."""
+    """Bytes of requests that are answered in one turn of the loop; the others wait for the next turn.
+
+    As many may be inflated in one turn; workers inflate the others.
+    """
     inline_seconds: float = 1e-3
     """A run that is expected to last longer, going by earlier runs of the same size, leaves the loop as well."""
     lane_bytes: int = 4 * MIB

@@ -24,7 +24,7 @@ from service.errors import (
     ServiceError,
     Shed,
 )
-from service.http2.compression import framed
+from service.http2.aside import Aside
 from service.http2.headers import RequestHead, response, trailers, trailers_only
 from service.http2.messages import Assembler, Message, inflate
 from service.http2.streams import FIELDS, OPEN, Link, Stream, internal
@@ -46,6 +46,7 @@ class StreamCall(Stream):
     __slots__ = (
         *FIELDS,
         "_arrived_bytes",
+        "_aside",
         "_asked",
         "_assembler",
         "_cancelled",
@@ -78,6 +79,8 @@ class StreamCall(Stream):
         self._context = Context(head.metadata, self.deadline_seconds, trace=trace)
         self._assembler = Assembler(link.burst.limits.max_message_bytes)
         self._inlet: Inlet | None = None
+        self._aside: Aside[bytes] | None = None
+        """The message that a worker inflates; those behind it wait."""
         self._messages = 0
         self._submitted = self._replied = 0
         self._half_closed = False
@@ -117,8 +120,9 @@ class StreamCall(Stream):
 
     @property
     def idle_since(self) -> float:
-        """Since when nothing came or was sent; infinity while the handler is busy or waits for a run."""
-        busy = self._submitted > self._replied or (self._inlet is not None and self._inlet.busy)
+        """Since when nothing came or was sent; infinity while the handler is busy or waits for a run or a worker."""
+        waits = self._submitted > self._replied or self._aside is not None
+        busy = waits or (self._inlet is not None and self._inlet.busy)
         return math.inf if self.phase == OPEN and busy and not self._full else self.moved_seconds
 
     # The outlet, on any thread ----------------------------------------------------------------------------------------
@@ -184,7 +188,7 @@ class StreamCall(Stream):
             self.fail(OverloadedError("the caller takes its answers too slowly", Shed.SLOW_READER))
             return
         self.moved_seconds = monotonic()
-        message, _ = framed(body, self._head.answer_encoding)
+        message = self._link.burst.allowance.framed(body, self._head.answer_encoding)
         self._link.send_message(self.stream_id, message)
         self._link.pump_later(self)
 
@@ -227,8 +231,11 @@ class StreamCall(Stream):
 
     @property
     def stopped(self) -> bool:
-        """Whether the handler is told nothing for the time being: it is busy, or the link is clogged."""
-        return self._inlet is None or self._inlet.busy or self._link.clogged
+        """Whether the handler is told nothing for the time being.
+
+        That is: it is busy, the next message for it is being inflated, or the link is clogged.
+        """
+        return self._inlet is None or self._aside is not None or self._inlet.busy or self._link.clogged
 
     def pump(self) -> None:
         """Tell the handler what it can take."""
@@ -250,7 +257,8 @@ class StreamCall(Stream):
             self._messages += 1
             body = self._inflated(message)
             self._give_consumed()
-            inlet.receive(body)
+            if body is not None:
+                inlet.receive(body)
         self._give_consumed()
         if self._ended and not self._half_closed and self.phase == OPEN and not self.stopped:
             self._end(inlet)
@@ -263,13 +271,39 @@ class StreamCall(Stream):
         self._half_closed = True
         inlet.half_close()
 
-    def _inflated(self, message: Message) -> bytes:
+    def _inflated(self, message: Message) -> bytes | None:
+        """Return a message's body, or None where a worker inflates it first."""
         if not message.compressed:
             return message.body
-        return inflate(message.body, self._head.encoding, self._link.burst.limits.max_message_bytes)
+        burst, encoding = self._link.burst, self._head.encoding
+        body = burst.allowance.inflate(message.body, encoding)
+        if body is None:
+            work = partial(inflate, message.body, encoding, burst.limits.max_message_bytes)
+            self._aside = Aside(self._link, len(message.body), work, self._go_on)
+        return body
+
+    def _go_on(self, inflated: bytes | ServiceError) -> None:
+        """Take the message that a worker inflated, and what came behind it."""
+        self._aside = None
+        if self.phase == OPEN and self._inlet is not None:
+            self._tell(partial(self._receive_inflated, self._inlet, inflated))
+            self._link.pump_later(self)
+
+    def _receive_inflated(self, inlet: Inlet, inflated: bytes | ServiceError) -> None:
+        if isinstance(inflated, ServiceError):
+            raise inflated
+        self._give_consumed()
+        inlet.receive(inflated)
+        self._pump(inlet)
+
+    def _release(self) -> None:
+        if self._aside is not None:
+            self._aside.cancel()
+            self._aside = None
 
     def _give_consumed(self) -> None:
-        consumed = self._held - self._assembler.held_bytes
+        waiting = 0 if self._aside is None else self._aside.size
+        consumed = self._held - self._assembler.held_bytes - waiting
         if consumed and self.phase == OPEN:
             self._held -= consumed
             self._link.give(consumed)

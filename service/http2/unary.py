@@ -1,7 +1,7 @@
 """Unary calls of every kind: their one message may come in parts, compressed, or late."""
 
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -20,6 +20,7 @@ from service.errors import (
     MalformedError,
     ServiceError,
 )
+from service.http2.aside import Aside
 from service.http2.compression import Compressed, framed
 from service.http2.headers import RequestHead, response, trailers, trailers_only
 from service.http2.messages import IDENTITY, Assembler, Message, frame, inflate
@@ -31,10 +32,18 @@ log = structlog.get_logger(__name__)
 _WORST_RATIO: Final = 1032  # deflate cannot shrink more than this
 
 
+class _Answer(NamedTuple):
+    """What a unary method answered: a body, with its prefix where a worker put it there already, or an error."""
+
+    body: bytes
+    framed: bytes | None = None
+    error: ServiceError | None = None
+
+
 class Call(Stream):
     """A unary call: one message, one answer."""
 
-    __slots__ = (*FIELDS, "_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
+    __slots__ = (*FIELDS, "_aside", "_assembler", "_head", "_max_bytes", "_message", "_method", "_request")
 
     def __init__(  # noqa: PLR0917 - called for every call, where names cost
         self,
@@ -54,6 +63,7 @@ class Call(Stream):
         self._assembler: Assembler | None = None
         self._message: Message | None = None
         self._request: Request | None = None
+        self._aside: Aside[_Answer] | None = None
 
     def _receive(self, data: bytes) -> bool:
         self._take(len(data))
@@ -94,6 +104,8 @@ class Call(Stream):
         if message.compressed or self._head.answer_encoding != IDENTITY:
             codec = Compressed(codec, self._head, self._max_bytes, inflating=message.compressed)
             weight = min(weight * _WORST_RATIO, self._max_bytes)
+        if message.compressed:  # however small: many of them would inflate to much in one turn
+            weight = max(weight, self._link.burst.limits.inline_bytes + 1)
         self._message = self._assembler = None
         self._request = Request(
             codec, body, self._replied, self.received_seconds, self.deadline_seconds, self._head.metadata
@@ -124,22 +136,47 @@ class Call(Stream):
         self._held = 0
 
     def _answer(self, method: UnaryMethod, message: Message) -> None:
-        """Answer on the spot, with the metadata that the method sets."""
-        link, stream_id, encoding = self._link, self.stream_id, self._head.answer_encoding
-        context = Context(self._head.metadata, self.deadline_seconds)
-        body = inflate(message.body, self._head.encoding, self._max_bytes) if message.compressed else message.body
-        answer, error = _guarded(partial(method.answer, body, context), method.path, context.metadata)
+        """Have the method answer: on the spot where its message is small, by a worker where it is not."""
+        burst, head = self._link.burst, self._head
+        context = Context(head.metadata, self.deadline_seconds)
+        body: bytes | None = message.body
+        if message.compressed:
+            body = burst.allowance.inflate(message.body, head.encoding)
+        elif len(message.body) > burst.limits.inline_bytes:
+            body = None
+        if body is not None:
+            self._send(_guarded(partial(method.answer, body, context), method.path, context.metadata), context)
+            return
+        self._message = self._assembler = None
+        work = partial(_answer_aside, method, message, context, head, self._max_bytes)
+        self._aside = Aside(self._link, len(message.body), work, partial(self._go_on, context))
+
+    def _go_on(self, context: Context, answer: _Answer | ServiceError) -> None:
+        """Send what a worker had the method answer."""
+        self._aside = None
+        if self.phase != OPEN:
+            return
+        try:
+            if isinstance(answer, ServiceError):
+                raise answer
+            self._send(answer, context)
+        except ServiceError as error:
+            self.fail(error)
+
+    def _send(self, answer: _Answer, context: Context) -> None:
+        """Send an answer or an error, with the metadata that the method set."""
+        link, stream_id, encoding, error = self._link, self.stream_id, self._head.answer_encoding, answer.error
         try:
             head, tail = response(encoding, context.initial_metadata), trailers(error, context.trailing_metadata)
             only = trailers_only(error, context.trailing_metadata) if error else None
         except ValueError as fault:
-            raise internal(fault, method.path, self._head.metadata) from None
+            raise internal(fault, self._method.path, self._head.metadata) from None
         if error is not None and only is not None:
             link.send_only(stream_id, only)
             self._answered(code_of(error))
             return
-        framed_answer, _ = framed([answer or b""], encoding)
-        link.send_answer(stream_id, head, framed_answer, tail)
+        message = answer.framed or link.burst.allowance.framed([answer.body], encoding)
+        link.send_answer(stream_id, head, message, tail)
         self._answered(Code.OK)
 
     def look(self, now: float) -> None:
@@ -153,17 +190,29 @@ class Call(Stream):
                 self.due = min(self.deadline_seconds, self.received_seconds + limit)
 
     def _release(self) -> None:
+        if self._aside is not None:
+            self._aside.cancel()
+            self._aside = None
         if self._request is not None:
             self._request.cancelled = True  # of no consequence where it was answered
             self._request = None
         self._message = self._assembler = None
 
 
-def _guarded(answer: "partial[bytes]", path: str, metadata: Metadata) -> tuple[bytes | None, ServiceError | None]:
+def _guarded(answer: "partial[bytes]", path: str, metadata: Metadata) -> _Answer:
     """Call a unary method: its answer, or its error."""
     try:
-        return answer(), None
+        return _Answer(answer() or b"")
     except ServiceError as error:
-        return None, error
+        return _Answer(b"", error=error)
     except Exception as fault:  # noqa: BLE001 - a method's fault concerns its call alone
-        return None, internal(fault, path, metadata)
+        return _Answer(b"", error=internal(fault, path, metadata))
+
+
+def _answer_aside(
+    method: UnaryMethod, message: Message, context: Context, head: RequestHead, max_bytes: int
+) -> _Answer:
+    """Inflate, answer and deflate, on a worker's thread. Raises a ServiceError where it cannot be inflated."""
+    body = inflate(message.body, head.encoding, max_bytes) if message.compressed else message.body
+    answer = _guarded(partial(method.answer, body, context), method.path, context.metadata)
+    return answer if answer.error else answer._replace(framed=framed([answer.body], head.answer_encoding))
