@@ -15,6 +15,7 @@ from proto.quicksilver.v1 import converter_pb2 as api
 from service.alike import Bytes, Pattern, bytes_of, table
 from service.calls import Body, Codec, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError
+from service.fields import MAX_FIELDS, check_fields
 from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
 from service.remembered import Remembered
@@ -50,12 +51,14 @@ Keep: TypeAlias = Callable[[ConvertQuery, Answer], None]
 """Learns what was answered to a request that had an id, on the thread that encodes the answer."""
 
 
-def parse(message_type: type[MessageT], body: bytes) -> MessageT:
+def parse(message_type: type[MessageT], body: bytes, most_fields: int = MAX_FIELDS) -> MessageT:
     """Read a message.
 
     Raises:
         MalformedError: the bytes are no such message.
+        TooManyFieldsError: it has more than `most_fields`; then nothing was made of it.
     """
+    check_fields(message_type, body, most_fields)
     try:
         return message_type.FromString(body)
     except DecodeError:

@@ -2,6 +2,7 @@
 
 ServiceError
 ├── InvalidRequestError      the request makes no sense, or breaks a rule
+├── TooManyFieldsError       a message has more fields than this server makes objects of
 ├── TooLargeError            a message, or a header list, is larger than this server takes
 ├── UnknownModelError        no such model, version or label
 ├── AlreadyExistsError       what was sent exists already, and never changes
@@ -73,6 +74,10 @@ class InvalidRequestError(ServiceError):
 
     def __init__(self, field: str, description: str) -> None:
         super().__init__(f"{field}: {description}", (FieldViolation(field, description),))
+
+
+class TooManyFieldsError(ServiceError):
+    """A message has more fields than this server makes objects of; it was not read, so that its id is not known."""
 
 
 class TooLargeError(ServiceError):

@@ -35,6 +35,7 @@ class Code(IntEnum):
 
 CODES: Final[dict[type[errors.ServiceError], Code]] = {
     errors.InvalidRequestError: Code.INVALID_ARGUMENT,
+    errors.TooManyFieldsError: Code.INVALID_ARGUMENT,
     errors.TooLargeError: Code.RESOURCE_EXHAUSTED,
     errors.UnknownModelError: Code.NOT_FOUND,
     errors.AlreadyExistsError: Code.ALREADY_EXISTS,

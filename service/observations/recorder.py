@@ -40,6 +40,8 @@ MAX_OBSERVATIONS: Final = 10_000
 """Of one message."""
 MAX_WAITING_BYTES: Final = 32 << 20
 """Of reports that wait; more are refused."""
+_MOST_FIELDS: Final = 2 * MAX_OBSERVATIONS
+"""Of a message that is read at all. One with more is refused uncounted; up to here the refusal tells the number."""
 _COMMIT_BYTES: Final = 2 << 20
 """Of reports that share a commit, unless a single one has more."""
 
@@ -184,7 +186,7 @@ class Recorder:
     def _read(self, body: bytes) -> list[Observation] | ServiceError:
         observations = 0
         try:
-            message = parse(api.ReportObservationsRequest, body)
+            message = parse(api.ReportObservationsRequest, body, _MOST_FIELDS)
             observations = len(message.observations)
             found = observations_of(message, self._clock())
             self._allowance.take(observations)

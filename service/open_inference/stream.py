@@ -9,7 +9,7 @@ from typing import Final
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.calls import Body, Codec, Inlet, Outlet, StreamMethod, Submit
 from service.codec import parse
-from service.errors import MalformedError, ServiceError
+from service.errors import MalformedError, ServiceError, TooManyFieldsError
 from service.open_inference import SERVICE
 from service.open_inference.infer import InferCodec, InferQuery
 from service.open_inference.request import Asked
@@ -39,8 +39,9 @@ def method(codec: InferCodec) -> StreamMethod:
 class InferStreamCodec(Codec):
     """One request of a stream, and `ModelStreamInferResponse`.
 
-    Making one raises MalformedError where the bytes are no ModelInferRequest; whatever else is wrong with it is told
-    when it is decoded, in the place of its answer.
+    Making one raises MalformedError where the bytes are no ModelInferRequest, and TooManyFieldsError where they are not
+    read for their number; either ends the call, since the id that an answer needs is not known. Whatever else is wrong
+    with it is told when it is decoded, in the place of its answer.
     """
 
     def __init__(self, codec: InferCodec, message: bytes, ends_on_error: bool) -> None:  # noqa: FBT001 - by its name
@@ -50,7 +51,7 @@ class InferStreamCodec(Codec):
         try:
             self._asked = codec.read(message)
             self._id = self._asked.id.decode()
-        except MalformedError:
+        except (MalformedError, TooManyFieldsError):
             raise
         except ServiceError as error:
             self._asked = error

@@ -26,6 +26,8 @@ from service.errors import Shed
 from service.http2 import Certificates, Http2Front, Http2Limits
 from service.memory import keep_freed_pages
 from service.models import LoadedVersion, Models, VersionPolicy
+from service.open_inference import SERVICE, stream
+from service.open_inference.infer import InferCodec
 from service.run_observers import Served
 from service.runs import BatchLimits, Run
 from service.status import Code
@@ -34,6 +36,8 @@ from tests.service.http2.raw import CONVERT, framed
 
 Result = TypeVar("Result")
 ROWS_AT_MOST = 1 << 21
+INFER = f"/{SERVICE}/ModelInfer"
+INFER_STREAM = f"/{SERVICE}/ModelStreamInfer"
 
 
 class Tally:
@@ -244,7 +248,9 @@ def main(arguments: Mapping[str, Any]) -> None:
     keep_freed_pages()  # as `quicksilver serve` does: the bounds on memory are to hold with it
     limits = Http2Limits(**arguments["limits"])
     with tempfile.TemporaryDirectory() as root:
-        serving = Serving(load_models(Path(root)), limits)
+        codec = InferCodec()
+        infer: list[Method] = [BatchedMethod(INFER, codec), stream.method(codec)]
+        serving = Serving(load_models(Path(root)), limits, infer)
         with serving:
             if arguments["max_descriptors"]:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (arguments["max_descriptors"],) * 2)

@@ -8,13 +8,14 @@ import gzip
 import struct
 from typing import Any
 
+import grpc
 import pytest
 from hyperframe.frame import RstStreamFrame, SettingsFrame
 
 from service.http2 import Http2Limits
 from service.status import Code
 from tests.service.http2.raw import CONVERT, Answer, RawClient, framed, request
-from tests.service.http2.serving import ServerProcess, convert_body, server_process
+from tests.service.http2.serving import INFER, INFER_STREAM, ServerProcess, convert_body, server_process
 from tests.service.http2.test_calls import BODY, assert_honest
 
 MIB = 1 << 20
@@ -57,6 +58,27 @@ def test_gzip_bomb(server: "contextlib.AbstractContextManager[ServerProcess]") -
                 assert client.finish(stream).status == Code.RESOURCE_EXHAUSTED
         assert started.memory_bytes("VmHWM") < before + 48 * MIB
         assert_honest(started.address)
+
+
+@pytest.mark.parametrize(
+    "unit", [b"\x2a\x00", b"\x32\x00", b"\x22\x00", b"\x3a\x00"], ids=["inputs", "outputs", "parameters", "raw"]
+)
+def test_fields_without_number(server: "contextlib.AbstractContextManager[ServerProcess]", unit: bytes) -> None:
+    """Two million empty tensors in four megabytes, or in kilobytes of gzip, are refused before any is made."""
+    message = b"\x0a\x06linear" + unit * (2 * MIB - 8)
+    with server as started, grpc.insecure_channel(started.address) as channel:
+        before = warmed(started)
+        infer: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(INFER)
+        infer_stream: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(INFER_STREAM)
+        for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+            for call in (
+                infer.future(message, compression=compression, timeout=20),
+                infer_stream(iter([message]), compression=compression, timeout=20),
+            ):
+                assert call.code() is grpc.StatusCode.INVALID_ARGUMENT, call.details()
+                assert "more than 2048 fields" in call.details()
+                assert_honest(started.address)
+        assert started.memory_bytes("VmHWM") < before + 48 * MIB
 
 
 def test_body_without_end(server: "contextlib.AbstractContextManager[ServerProcess]") -> None:

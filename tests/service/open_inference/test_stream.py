@@ -75,6 +75,21 @@ def test_with_grpc_errors_the_first_one_ends_the_stream(
     assert caught.value.code() is code
 
 
+def test_a_request_of_too_many_fields_ends_the_stream(any_stub: GRPCInferenceServiceStub) -> None:
+    """It is not read, so its id is not known; what was asked before is answered, and ModelInfer refuses it alike."""
+    many = fahrenheit(1, id="many")
+    for _ in range(100_000):
+        many.outputs.add()
+    call = _stream(any_stub, [fahrenheit(32, id="a"), many])
+    assert next(call).infer_response.id == "a"
+    with pytest.raises(grpc.RpcError, match="more than 2048 fields") as caught:
+        next(call)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError, match="more than 2048 fields") as caught:
+        any_stub.ModelInfer(many, timeout=TIMEOUT_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("metadata", [(), (("triton_grpc_error", "false"),)])
 def test_grpc_errors_must_be_asked_for(
     any_stub: GRPCInferenceServiceStub, metadata: tuple[tuple[str, str], ...]
