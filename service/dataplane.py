@@ -12,7 +12,14 @@ from service.alike import Crowd, crowds
 from service.calls import Request, Steps
 from service.catalogue import Trial
 from service.engine import InputsRefusedError, Tensor
-from service.errors import CancelledError, ExpiredError, InternalError, InvalidRequestError, ServiceError
+from service.errors import (
+    CancelledError,
+    ExpiredError,
+    InternalError,
+    InvalidRequestError,
+    ServiceError,
+    without_frames,
+)
 from service.faults import tell_fault
 from service.models import LoadedVersion, Models
 from service.rows import hand_out, join, refuse_rows
@@ -89,7 +96,7 @@ class Dataplane:
             try:
                 bound.append(self._bind(request, now))
             except ServiceError as error:
-                request.outcome = error
+                request.outcome = without_frames(error)
             except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this request alone
                 request.outcome = tell_fault(fault, "request could not be decoded", [request])
         if self._canaries is not None and (trials := self._models.catalogue.trials):
@@ -264,7 +271,7 @@ def _living(calls: list[Bound], now: float) -> list[Bound]:
         try:
             refuse_dead(request, now)
         except ServiceError as error:
-            request.outcome = error
+            request.outcome = without_frames(error)
     return _waiting(calls) if dead else calls
 
 

@@ -24,6 +24,7 @@ ServiceError
 import uuid
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,19 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
         self.violations = violations
+
+
+Error = TypeVar("Error", bound=ServiceError)
+
+
+def without_frames(error: Error) -> Error:
+    """Return the error without its traceback and without the errors that led to it.
+
+    For one that is kept where its frames lead back to: a request whose outcome it becomes would hold itself, and its
+    body, until the garbage collector comes by.
+    """
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
 
 
 class InvalidRequestError(ServiceError):

@@ -10,7 +10,15 @@ import grpc
 import structlog
 
 from service.calls import BatchedMethod, Method, Request, StreamMethod, Trace, Tracer, UnaryMethod
-from service.errors import CancelledError, InternalError, OverloadedError, ServiceError, Shed, UnimplementedError
+from service.errors import (
+    CancelledError,
+    InternalError,
+    OverloadedError,
+    ServiceError,
+    Shed,
+    UnimplementedError,
+    without_frames,
+)
 from service.grpcio_call import CallObserver, context_of, ended, metadata_of
 from service.grpcio_stream import GrpcioStream
 from service.runner import Runner
@@ -90,7 +98,7 @@ class Handlers(grpc.GenericRpcHandler):
         try:
             yield trace
         except ServiceError as raised:
-            error = raised
+            error = without_frames(raised)
         except GeneratorExit:  # grpcio gives up on a stream whose client left
             error = CancelledError("the caller left")
             raise

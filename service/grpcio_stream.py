@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from service.calls import Body, Inlet, StreamMethod, Trace
-from service.errors import InternalError, OverloadedError, ServiceError, Shed
+from service.errors import InternalError, OverloadedError, ServiceError, Shed, without_frames
 from service.grpcio_call import CallObserver, context_of, ended
 from service.runner import Runner
 
@@ -81,7 +81,7 @@ class GrpcioStream:
         with self._changed:
             if not self._closed:
                 self._closed = True
-                self._error = error
+                self._error = None if error is None else without_frames(error)
                 self._changed.notify_all()
                 if error is not None and error.shed is not None:
                     self._observer.shed(error.shed)
@@ -161,3 +161,4 @@ class GrpcioStream:
         self.close(ended(self.context.deadline_seconds))
         with self._turn:
             self._inlet.cancel()
+            del self._inlet  # which refers to this as its outlet, and is used by nobody once this is closed

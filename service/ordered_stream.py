@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from service.calls import Body, Codec, Inlet, Outlet, Request, Submit
-from service.errors import CancelledError, ServiceError
+from service.errors import CancelledError, ServiceError, without_frames
 
 MAX_STREAM_REQUESTS: Final = 64
 """Requests of one stream that may wait for their answers; further ones stay with the client."""
@@ -56,7 +56,7 @@ class OrderedStream(Inlet):
         try:
             self._submit(request)
         except ServiceError as error:
-            request.outcome = error
+            request.outcome = without_frames(error)
             self._reply(request)
 
     def half_close(self) -> None:

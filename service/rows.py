@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from service.calls import Body, Request
 from service.engine import Tensor
-from service.errors import OutsideDomainError, ServiceError
+from service.errors import OutsideDomainError, ServiceError, without_frames
 from service.faults import tell_fault
 from service.loading import NONE
 from service.models import LoadedVersion
@@ -56,7 +56,7 @@ def refuse_rows(calls: Sequence[Bound], batch: Batch) -> bool:
             try:
                 _check_rows(call, tensors[0][rows], None if outside is None else outside[rows])
             except ServiceError as error:
-                request.outcome = error
+                request.outcome = without_frames(error)
     return any(request.outcome is not None for call in calls for request in call.requests)
 
 
@@ -106,7 +106,7 @@ def _encode(call: Bound, request: Request, answer: Answer) -> Body | ServiceErro
     try:
         return request.codec.encode(call.query, answer)
     except ServiceError as error:
-        return error
+        return without_frames(error)
     except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this call alone
         facts = {"model": call.version.name, "version": call.version.version}
         return tell_fault(fault, "answer could not be encoded", [request], **facts)

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from service.errors import InternalError, ServiceError
+from service.errors import InternalError, ServiceError, without_frames
 from service.http2.streams import Link
 
 log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ class Aside(Generic[ResultT]):
         try:
             self._outcome = work()
         except ServiceError as error:
-            self._outcome = error
+            self._outcome = without_frames(error)
         except Exception:  # a fault concerns its call alone
             internal = InternalError()
             log.exception("work for a call failed", error_id=internal.id)

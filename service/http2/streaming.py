@@ -23,6 +23,7 @@ from service.errors import (
     OverloadedError,
     ServiceError,
     Shed,
+    without_frames,
 )
 from service.http2.aside import Aside
 from service.http2.headers import RequestHead, response, trailers, trailers_only
@@ -246,7 +247,7 @@ class StreamCall(Stream):
         try:
             what()
         except ServiceError as error:
-            self.fail(error)
+            self.fail(without_frames(error))  # some are raised where they are still known by a name
         except Exception as fault:  # noqa: BLE001 - a handler's fault concerns its call alone
             self.fail(internal(fault, self._tally.path, self._head.metadata))
 
@@ -317,3 +318,4 @@ class StreamCall(Stream):
                 self._inlet.cancel()
             except Exception:  # a handler's fault concerns its call alone
                 log.exception("handler failed while its call was cancelled", method=self._tally.path)
+        self._inlet = None  # which refers to this as its outlet

@@ -19,6 +19,7 @@ from service.errors import (
     InternalError,
     MalformedError,
     ServiceError,
+    without_frames,
 )
 from service.http2.aside import Aside
 from service.http2.compression import Compressed, framed
@@ -204,7 +205,7 @@ def _guarded(answer: "partial[bytes]", path: str, metadata: Metadata) -> _Answer
     try:
         return _Answer(answer() or b"")
     except ServiceError as error:
-        return _Answer(b"", error=error)
+        return _Answer(b"", error=without_frames(error))
     except Exception as fault:  # noqa: BLE001 - a method's fault concerns its call alone
         return _Answer(b"", error=internal(fault, path, metadata))
 

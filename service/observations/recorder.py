@@ -31,6 +31,7 @@ from service.errors import (
     ServiceError,
     Shed,
     StoreError,
+    without_frames,
 )
 from service.observations.link import Link
 
@@ -192,7 +193,7 @@ class Recorder:
             self._allowance.take(observations)
         except ServiceError as error:
             self._counts["refused"] += observations
-            return error
+            return without_frames(error)
         except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this report alone
             return _fault(fault)
         return found

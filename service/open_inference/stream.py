@@ -9,7 +9,7 @@ from typing import Final
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.calls import Body, Codec, Inlet, Outlet, StreamMethod, Submit
 from service.codec import parse
-from service.errors import MalformedError, ServiceError, TooManyFieldsError
+from service.errors import MalformedError, ServiceError, TooManyFieldsError, without_frames
 from service.open_inference import SERVICE
 from service.open_inference.infer import InferCodec, InferQuery
 from service.open_inference.request import Asked
@@ -54,7 +54,7 @@ class InferStreamCodec(Codec):
         except (MalformedError, TooManyFieldsError):
             raise
         except ServiceError as error:
-            self._asked = error
+            self._asked = without_frames(error)
             self._id = parse(pb.ModelInferRequest, message).id
 
     def decode(self, _body: bytes) -> InferQuery:
