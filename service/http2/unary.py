@@ -162,7 +162,7 @@ class Call(Stream):
                 raise answer
             self._send(answer, context)
         except ServiceError as error:
-            self.fail(error)
+            self.fail(without_frames(error))  # it may be raised where it is still known by a name
 
     def _send(self, answer: _Answer, context: Context) -> None:
         """Send an answer or an error, with the metadata that the method set."""

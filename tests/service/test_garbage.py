@@ -25,7 +25,9 @@ from service.http2.streams import Stream
 from service.models import Models, VersionPolicy
 from service.ordered_stream import OrderedStream
 from service.server import Server
+from service.status import Code
 from tests.service.artefacts import make_artefact
+from tests.service.http2.raw import RawClient, framed, request
 from tests.service.http2.serving import Tally
 
 CALLS = 5
@@ -81,6 +83,14 @@ def kept() -> list[str]:
     return [type(each).__name__ for each in gc.get_objects() if issubclass(type(each), KEPT)]
 
 
+def assert_nothing_kept() -> None:
+    """Wait for the last call, which is just ending, and see that nothing is left of any."""
+    limit = time.monotonic() + 20
+    while (left := kept()) and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert left == []
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One with one model."""
@@ -122,10 +132,22 @@ def test_failed_calls(address: str, name: str, path: str, body: bytes) -> None:
         with collector_off():
             for _ in range(CALLS):
                 assert fails(channel, path, body)
-            limit = time.monotonic() + 20
-            while (left := kept()) and time.monotonic() < limit:
-                time.sleep(0.01)  # the last one is just ending
-            assert left == []
+            assert_nothing_kept()
+
+
+@pytest.mark.parametrize("address", ["http2"], indirect=True)  # grpcio inflates by itself
+@pytest.mark.parametrize("method", ["Convert", "ConvertStream", "GetModel"])
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_messages_that_cannot_be_inflated(address: str, method: str, size: int) -> None:
+    """What says that it is compressed and is not leaves nothing either; a large one fails on a worker's thread."""
+    fields = request(f"{CONVERTER}/{method}", ("grpc-encoding", "gzip"))
+    with RawClient(address) as client:
+        client.open_windows()
+        with collector_off():
+            for _ in range(CALLS):
+                answer = client.unary(framed(bytes(size), 1), fields)
+                assert answer.status in {Code.INTERNAL, Code.INVALID_ARGUMENT, Code.RESOURCE_EXHAUSTED}
+            assert_nothing_kept()
 
 
 @pytest.mark.parametrize("body", [each.SerializeToString() for each in FAILING.values()], ids=list(FAILING))
