@@ -29,7 +29,7 @@ def from_raw(tensor: InputHead, raw: bytes | memoryview) -> Tensor:
     """
     datatype = tensor.datatype
     if datatype is BYTES:
-        return _strings(tensor, _take_strings(tensor.field, raw))
+        return _strings(tensor, _take_strings(tensor, raw))
     if len(raw) != tensor.raw_bytes:
         raise InvalidRequestError(
             tensor.field,
@@ -109,16 +109,23 @@ def _numbers(tensor: InputHead, values: Any) -> Tensor:  # noqa: ANN401 - a repe
         ) from None
 
 
-def _take_strings(field: str, raw: bytes | memoryview) -> list[bytes]:
+def _take_strings(tensor: InputHead, raw: bytes | memoryview) -> list[bytes]:
+    """Take the texts apart, and no more of them than there should be: each, however short, becomes an object."""
     texts: list[bytes] = []
     start = 0
     while start < len(raw):
+        if len(texts) >= tensor.elements:
+            raise InvalidRequestError(
+                tensor.field,
+                f"the raw contents go on after {len(texts)} texts, which are all that shape {list(tensor.shape)} has",
+            )
         begin = start + _LENGTH.size
         length = _LENGTH.unpack_from(raw, start)[0] if begin <= len(raw) else 0
         start = begin + length
         if start > len(raw):
             raise InvalidRequestError(
-                field, f"the raw contents end within element {len(texts)}: each is a length in 4 bytes, then its bytes"
+                tensor.field,
+                f"the raw contents end within element {len(texts)}: each is a length in 4 bytes, then its bytes",
             )
         texts.append(bytes(raw[begin:start]))
     return texts

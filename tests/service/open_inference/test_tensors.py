@@ -1,6 +1,7 @@
 """Contents of tensors: every datatype comes back as it went, raw and typed, and nothing else is let in."""
 
 import re
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_typed_contents_that_do_not_fit_are_refused(
     [
         (b"\x01\x00\x00", "the raw contents end within element 0"),
         (b"\x05\x00\x00\x00abc", "the raw contents end within element 0"),
-        (b"\x00\x00\x00\x00\xff\xff\xff\xff", "the raw contents end within element 1"),
+        (b"\x00\x00\x00\x00\xff\xff\xff\xff", "the raw contents go on after 1 texts, which are all that shape [1] has"),
         (b"", "0 texts, where shape [1] has 1"),
         (b"\x01\x00\x00\x00\xff", "element 0 is not UTF-8"),
     ],
@@ -129,6 +130,18 @@ def test_raw_texts_that_do_not_fit_are_refused(raw: bytes, text: str) -> None:
     """A length that promises more than there is reads nothing beyond the end."""
     with pytest.raises(InvalidRequestError, match=re.escape(text)):
         from_raw(InputHead("x", BY_NAME["BYTES"], (1,)), raw)
+
+
+def test_no_more_raw_texts_are_read_than_the_shape_has() -> None:
+    """Millions of empty ones, which a message has room for, are not made before they are counted."""
+    raw = bytes(4 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequestError, match="go on after 3 texts"):
+            from_raw(InputHead("x", BY_NAME["BYTES"], (3,)), raw)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_any_byte_but_zero_is_true() -> None:
