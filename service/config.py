@@ -169,7 +169,7 @@ class Settings(BaseModel):
     spinning: bool = Field(False, description="let idle ONNX Runtime threads spin: lower latency, more CPU")
     max_rows_per_request: int = Field(1 << 20, ge=1, le=1 << 28, description="temperatures in one request")
     max_batch_rows: int = Field(
-        1 << 14, ge=1, le=1 << 28, description="rows up to which requests are joined into a run"
+        1 << 15, ge=1, le=1 << 28, description="rows up to which requests are joined into a run"
     )
     solo_rows: int = Field(1 << 12, ge=1, description="rows from which a request runs alone, on a thread for long runs")
     max_message_bytes: int = Field(8 << 20, ge=1024, le=1 << 30, description="bytes of one message from a client")

@@ -67,7 +67,7 @@ class EngineOptions:
     large_run_threads: int = 1
     """Threads of a second session on the CPU, for the runs that are measured to be faster there; 0: one a core;
     1: there is none."""
-    max_shared_rows: int = 1 << 14
+    max_shared_rows: int = 1 << 15
     """Rows up to which several calls may share a run."""
 
     def rivals(self) -> "dict[str, EngineOptions]":

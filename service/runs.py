@@ -111,7 +111,7 @@ class BatchLimits:
     """Bounds of one call and of one run, in rows."""
 
     max_rows_per_request: int = 1 << 20
-    max_batch_rows: int = 1 << 14
+    max_batch_rows: int = 1 << 15
     """Calls are joined up to this. A single call may be larger; it runs alone."""
     solo_rows: int = 1 << 12
     """A call with this many rows runs alone: joining would copy it and save next to nothing."""
