@@ -5,6 +5,7 @@ does not take its answers gets no more of them made.
 """
 
 import asyncio
+import contextlib
 import math
 from time import monotonic
 from typing import cast
@@ -180,6 +181,9 @@ class Peer(Outgoing, asyncio.Protocol):
 
     def _broken(self, error: NGH2Error) -> None:
         """End a connection on which ngh2 gave up."""
+        if self._times.last_called:  # the last answers, once written, ended their calls: that may not be read yet
+            with contextlib.suppress(NGH2Error):
+                self._incoming.read(self, self._times.heard)
         if not self._line.open:
             return
         if self._times.last_called and not self._calls:  # it spoke on after its connection's end

@@ -4,13 +4,16 @@ import contextlib
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
-from hyperframe.frame import PingFrame, SettingsFrame
+from hyperframe.frame import PingFrame, SettingsFrame, WindowUpdateFrame
 
+from service.closed import Closed
 from service.http2 import Http2Limits
+from service.http2.connection import Peer
 from service.models import Models
 from service.status import Code
 from tests.service.http2.raw import CONVERT, PREFACE, RawClient, connect, request
@@ -153,3 +156,35 @@ def test_drain_waits_for_who_reads_slowly(models: Models, tmp_path: Path) -> Non
         client.socket.close()
         draining.join()
         assert drained == [True]
+
+
+def test_peer_that_speaks_on_as_its_last_answer_leaves(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a peer sends between its last answer's leaving and our noticing is no misuse: its connection just ends."""
+    flush = Peer.flush
+    spoken: list[Peer] = []
+
+    def flush_and_hear(peer: Peer) -> None:
+        flush(peer)
+        drained = not peer._http2.want_read and not peer._http2.want_write  # noqa: SLF001 - the very moment is meant
+        if drained and peer._calls and not spoken:  # noqa: SLF001 - the same
+            spoken.append(peer)
+            peer.data_received(WindowUpdateFrame(0, window_increment=10).serialize())
+
+    monkeypatch.setattr(Peer, "flush", flush_and_hear)
+    with Serving(models) as serving, RawClient(serving.address, settings={4: 1 << 30}) as client:
+        client.open_windows()
+        serving.dataplane.go.clear()
+        stream = client.call(convert_body(*[50.0] * 100_000))  # for a worker: the loop goes on
+        while serving.ask(lambda: serving.front.calls) != 1:
+            pass
+        with ThreadPoolExecutor(1) as pool:
+            drained = pool.submit(serving.drain, 30)
+            client.wait(lambda: len(client.goaways) == 2)
+            serving.dataplane.go.set()
+            assert client.finish(stream).status == Code.OK
+            client.wait_closed()
+            client.socket.close()
+            assert drained.result()
+    assert len(spoken) == 1
+    assert [goaway.error_code for goaway in client.goaways] == [0, 0]
+    assert serving.tally.closed == {Closed.DRAINING: 1}
