@@ -7,14 +7,15 @@ values of all are one slice of the table that their bytes make.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.calls import Request
+from service.calls import Body, Request
 from service.query import Query
+from service.wire import array_bytes
 
 MIN_CALLS: Final = 4
 """Fewer are read one by one, which is quicker then."""
@@ -24,8 +25,7 @@ MAX_BYTES: Final = 1 << 14
 Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(NamedTuple):
     """What a request says apart from its values, and where these lie."""
 
     start: int
@@ -63,7 +63,8 @@ def crowds(requests: Sequence[Request]) -> tuple[list[Crowd], list[Request]]:
 
 def _of_one_shape(requests: Sequence[Request]) -> Iterable[list[Request]]:
     """Requests of one codec and one length; nearly always that is all of them."""
-    if len({request.codec for request in requests}) == 1 and len({len(request.body) for request in requests}) == 1:
+    codecs, sizes = [request.codec for request in requests], [len(request.body) for request in requests]
+    if codecs.count(codecs[0]) == sizes.count(sizes[0]) == len(requests):
         return [list(requests)]
     by_shape: defaultdict[tuple[object, int], list[Request]] = defaultdict(list)
     for request in requests:
@@ -73,17 +74,16 @@ def _of_one_shape(requests: Sequence[Request]) -> Iterable[list[Request]]:
 
 def _gather(requests: list[Request]) -> tuple[Crowd | None, list[Request]]:
     """Take the requests of equal length that are like the first."""
-    first = requests[0].body
+    bodies = [request.body for request in requests]
+    first = bodies[0]
     pattern = requests[0].codec.pattern(first)
     if pattern is None:
         return None, requests
     start, stop = pattern.start, pattern.stop
-    table = np.frombuffer(b"".join([request.body for request in requests]), np.uint8).reshape(-1, len(first))
-    around = [part for part in (table[:, :start], table[:, stop:]) if part.size]
-    is_same = [part == part[0] for part in around]
+    table = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
     others: list[Request] = []
-    if not all([part.all() for part in is_same]):  # noqa: C419 - quicker than a generator
-        alike = np.logical_and.reduce([part.all(axis=1) for part in is_same])
+    if not (_all_say(table[:, :start], first[:start]) and _all_say(table[:, stop:], first[stop:])):
+        alike = _which_say(table[:, :start], first[:start]) & _which_say(table[:, stop:], first[stop:])
         others = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if not is_alike]
         requests = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if is_alike]
         if len(requests) < MIN_CALLS:
@@ -92,18 +92,38 @@ def _gather(requests: list[Request]) -> tuple[Crowd | None, list[Request]]:
     return Crowd(requests, pattern.query(np.ascontiguousarray(table[:, start:stop]))), others
 
 
-def table(columns: Sequence[bytes | Bytes], rows: int) -> list[bytes]:
-    """Write rows of bytes, column after column: bytes that are the same in every row, or a uint8 `[rows, width]`."""
-    width = sum(len(column) if isinstance(column, bytes) else column.shape[1] for column in columns)
-    whole = np.empty((rows, width), np.uint8)
-    start = 0
-    for column in columns:
-        part = np.frombuffer(column, np.uint8) if isinstance(column, bytes) else column
-        stop = start + part.shape[-1]
-        whole[:, start:stop] = part
-        start = stop
-    joined = whole.tobytes()
-    return [joined[row * width : (row + 1) * width] for row in range(rows)]
+def _all_say(part: Bytes, text: bytes) -> bool:
+    """Whether each row of `[calls, width]` holds the bytes given: one comparison, where NumPy would make an array."""
+    return not text or part.tobytes() == text * len(part)
+
+
+def _which_say(part: Bytes, text: bytes) -> NDArray[np.bool_]:
+    """Which rows of `[calls, width]` hold the bytes given."""
+    which: NDArray[np.bool_] = (part == np.frombuffer(text, np.uint8)).all(axis=1)
+    return which
+
+
+def write_bodies(head: bytes, columns: Sequence[tuple[Bytes, bytes]]) -> list[Body]:
+    """Write the body of each call, in one part.
+
+    All begin with `head`. A column is the calls' own bytes, uint8 `[calls, width]`, contiguous, and those that follow
+    them in every body. They are copied once, and the bodies hold nothing of the arrays.
+    """
+    (first, behind), *further = columns
+    if not further:
+        return [[head + own + behind] for own in _rows(first)]
+    parts: list[Iterable[bytes | memoryview]] = []
+    for own, same in columns:
+        parts += [_rows(own), repeat(same)]
+    return [[b"".join((head, *row))] for row in zip(*parts, strict=False)]
+
+
+def _rows(column: Bytes) -> Sequence[bytes | memoryview]:
+    rows, width = column.shape
+    if not width:
+        return [b""] * rows
+    whole = array_bytes(column)
+    return [whole[start : start + width] for start in range(0, rows * width, width)]
 
 
 def bytes_of(values: NDArray[np.generic], rows: int) -> Bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from proto.quicksilver.v1 import converter_pb2 as api
-from service.alike import Bytes, Pattern, bytes_of, table
+from service.alike import Bytes, Pattern, bytes_of, write_bodies
 from service.calls import Body, Codec, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError
 from service.fields import MAX_FIELDS, check_fields
@@ -147,7 +147,7 @@ class ConvertCodec(Codec):
         return Pattern(cut.start, cut.start + cut.values * _FLOAT_BYTES, query)
 
     def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
-        """Write many answers as one table; those with rows outside the training domain each on its own."""
+        """Write many answers at once; those with rows outside the training domain each on its own."""
         assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
         if query.interval or not LITTLE_ENDIAN:
             return None
@@ -155,7 +155,7 @@ class ConvertCodec(Codec):
         flags = query.on_extrapolation is not OnExtrapolation.IGNORE
         domain = b"" if not flags else _UNKNOWN if answer.outside is None else _INSIDE
         head = _head(answer.version.name, answer.version.version) + field_head(_CELSIUS, celsius.shape[1])
-        bodies: list[Body] = [[body] for body in table([head, celsius, domain], calls)]
+        bodies = write_bodies(head, [(celsius, domain)])
         if flags and answer.outside is not None and not answer.inside:
             for call in np.flatnonzero(answer.outside.reshape(calls, rows).any(axis=1)).tolist():
                 bodies[call] = self.encode(query, answer.part(slice(call * rows, (call + 1) * rows)))

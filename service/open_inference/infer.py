@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from google.protobuf.message import DecodeError
 
 from proto.inference.v2 import open_inference_pb2 as pb
-from service.alike import MAX_BYTES, Bytes, Pattern, bytes_of, table
+from service.alike import MAX_BYTES, Bytes, Pattern, bytes_of, write_bodies
 from service.calls import Body, Codec
 from service.engine import Tensor
 from service.models import Choice, LoadedVersion
@@ -147,7 +147,7 @@ class InferCodec(Codec):
         return template
 
     def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
-        """Write many answers as one table, where all outputs are plain numbers, a row of which goes with a row in."""
+        """Write many answers at once, where all outputs are plain numbers, a row of which goes with a row in."""
         assert isinstance(query, InferQuery)  # noqa: S101 - a codec encodes what it decoded
         assert query.plan is not None  # noqa: S101 - an answer is to a query that was bound
         plan = query.plan
@@ -157,10 +157,8 @@ class InferCodec(Codec):
         ):
             return None
         prefixes = plan.prefix(tuple([(rows, *array.shape[1:]) for array in arrays]))
-        columns: list[bytes | Bytes] = [_identity(query.asked.id)]
-        for prefix, array in zip(prefixes, arrays, strict=True):
-            columns += [prefix, bytes_of(array, calls)]
-        return [[body] for body in table(columns, calls)]
+        columns = zip([bytes_of(array, calls) for array in arrays], [*prefixes[1:], b""], strict=True)
+        return write_bodies(_identity(query.asked.id) + prefixes[0], list(columns))
 
 
 class _Template(NamedTuple):

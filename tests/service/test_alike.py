@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
-from service.alike import MIN_CALLS, bytes_of, crowds, table
+from service.alike import MIN_CALLS, bytes_of, crowds, write_bodies
 from service.calls import Codec, Request
 from service.codec import ConvertCodec
 from service.dataplane import Dataplane
@@ -186,12 +186,23 @@ def test_a_value_that_looks_like_what_is_around_it_misleads_nobody() -> None:
     assert [request.body for request in crowd.requests] == [request.body for request in requests]
 
 
-@given(st.integers(1, 9), st.lists(st.one_of(st.binary(max_size=5), st.integers(0, 3)), max_size=6))
-def test_a_table_is_its_columns_side_by_side(rows: int, columns: list[bytes | int]) -> None:
-    """Each row is the constant columns, and its own part of the others, in order."""
-    arrays = [column if isinstance(column, bytes) else np.arange(rows * column, dtype=np.float32) for column in columns]
-    written = table([part if isinstance(part, bytes) else bytes_of(part, rows) for part in arrays], rows)
+@given(
+    st.integers(1, 9),
+    st.binary(max_size=5),
+    st.lists(st.tuples(st.sampled_from([0, 1, 3, 400]), st.binary(max_size=5)), min_size=1, max_size=4),
+)
+def test_bodies_are_their_columns_side_by_side(calls: int, head: bytes, columns: list[tuple[int, bytes]]) -> None:
+    """Each is the head, and then its own part of each array, with what follows it, in order."""
+    arrays = [(np.arange(calls * width, dtype=np.float32).reshape(calls, width), behind) for width, behind in columns]
+    written = write_bodies(head, [(bytes_of(array, calls), behind) for array, behind in arrays])
+    for array, _ in arrays:
+        array.fill(math.nan)  # what was written is nobody else's
     assert written == [
-        b"".join(part if isinstance(part, bytes) else part.reshape(rows, -1)[row].tobytes() for part in arrays)
-        for row in range(rows)
+        [b"".join([head, *(part for width, behind in columns for part in (_floats(call, width), behind))])]
+        for call in range(calls)
     ]
+
+
+def _floats(call: int, width: int) -> bytes:
+    """What a call has of whole numbers that count up, so many a call."""
+    return np.arange(call * width, (call + 1) * width, dtype=np.float32).tobytes()
