@@ -31,8 +31,8 @@ WARM_BATCHES: Final = (1, 2, 32, 1024)
 
 _FEW_VALUES: Final = 8
 """Up to here Python compares numbers faster than NumPy begins to."""
-NONE: Final = np.zeros(1024, np.bool_)
-NONE.flags.writeable = False
+NONE: Final = np.broadcast_to(np.False_, (1 << 40,))
+"""As many rows as there may ever be, none of them outside: one byte in memory, the base of every slice as well."""
 
 DEFAULT_CONFIG: Final = ModelConfig()
 """What is assumed of a model where its operator says nothing."""
@@ -123,7 +123,7 @@ class LoadedVersion:
         if self.domain is None:
             return None
         if self.range is not None and _all_within(rows, *self.range):
-            return NONE[: len(rows)] if len(rows) <= len(NONE) else np.zeros(len(rows), np.bool_)
+            return NONE[: len(rows)]
         low, high = self.domain
         inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
         return np.logical_not(inside)  # so that NaN is outside

@@ -27,13 +27,17 @@ class Batch:
 
 
 def join(version: LoadedVersion, calls: Sequence[Bound]) -> Batch:
-    """Put the rows of all calls one after the other; no copy where there is one call."""
+    """Put the rows of all calls one after the other; no copy where there is one call, and its rows lie as they should.
+
+    Rows off their type's boundary are moved here and no sooner: just before they are checked and run, which then find
+    them in the cache.
+    """
     if len(calls) == 1:
-        tensors = list(calls[0].tensors)
+        tensors = [tensor if tensor.flags.aligned else tensor.copy() for tensor in calls[0].tensors]
     else:
         tensors = [np.concatenate(columns) for columns in zip(*(call.tensors for call in calls), strict=True)]
     outside = version.outside(tensors[0]) if tensors else None
-    return Batch(tensors, outside, inside=outside is not None and (outside.base is NONE or not outside.any()))
+    return Batch(tensors, outside, inside=outside is not None and (outside.base is NONE.base or not outside.any()))
 
 
 def refuse_rows(calls: Sequence[Bound], batch: Batch) -> bool:

@@ -82,6 +82,8 @@ class Taken(NamedTuple):
     """The last value of the first field taken out; empty where there is none."""
     second: list[memoryview]
     """Every value of the second field, as views of the message."""
+    start: int
+    """Where the last of them begins in the message; meaningful where there is one."""
 
 
 def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
@@ -95,7 +97,7 @@ def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
     first = b""
     second: list[memoryview] = []
     kept: list[bytes] = []
-    kept_from = position = 0
+    kept_from = position = second_start = 0
     end = len(body)
     while position < end:
         tag = body[position]
@@ -110,12 +112,13 @@ def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
             kept_from = stop
             if tag == tags[1]:
                 second.append(view[start:stop])
+                second_start = start
             else:
                 first = body[start:stop]
         position = stop
     if kept_from != end:
         kept.append(body[kept_from:])
-    return Taken(kept[0] if len(kept) == 1 else b"".join(kept), first, second)
+    return Taken(kept[0] if len(kept) == 1 else b"".join(kept), first, second, second_start)
 
 
 def _value(body: bytes, position: int, end: int) -> tuple[int, int]:

@@ -29,8 +29,8 @@ _RAW_INPUT: Final = pb.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 _RAW: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _CONTENTS: Final = pb.ModelInferResponse.InferOutputTensor.CONTENTS_FIELD_NUMBER
 
-MAX_TEMPLATE_BYTES: Final = 1 << 16
-"""Longer requests are read field by field, which is nothing beside their contents."""
+MAX_SEARCHED_BYTES: Final = 1 << 16
+"""In longer requests nobody looks for contents whose place is not known."""
 JOINED_BYTES: Final = 4096
 """Contents up to this are put behind the rest of their answer as one piece; larger ones stay views."""
 
@@ -141,7 +141,7 @@ class InferCodec(Codec):
 
     def _learn(self, body: bytes, asked: Asked) -> "_Template | None":
         """Remember a request that was read; None where it is no plain one, or a wrong one."""
-        template = _template(body, asked) if LITTLE_ENDIAN and len(body) <= MAX_TEMPLATE_BYTES else None
+        template = _template(body, asked) if LITTLE_ENDIAN else None
         if template is not None:
             self._templates.put(len(body), template)
         return template
@@ -180,15 +180,23 @@ def _template(body: bytes, asked: Asked) -> _Template | None:
     tensor, raw = asked.head.inputs[0], asked.raw[0]
     if tensor.datatype in {BYTES, BOOL} or tensor.raw_bytes != len(raw) or not tensor.shape:
         return None
+    start = _found(body, raw) if asked.raw_start is None else asked.raw_start
+    if start is None or len(body) - len(raw) > MAX_REMEMBERED_BYTES:
+        return None
+    stop = start + len(raw)
+    return _Template(body[:start], body[stop:], start, stop, Asked(asked.head, asked.id, (b"",)))
+
+
+def _found(body: bytes, raw: bytes | memoryview) -> int | None:
+    """Where the raw contents of a short request begin; None where that is not plain to see."""
+    if len(body) > MAX_SEARCHED_BYTES:
+        return None
     head = field_head(_RAW_INPUT, len(raw))
-    start = body.rfind(head + raw)
-    stop = start + len(head) + len(raw)
-    before, behind = body[: start + len(head)], body[stop:]
-    if start < 0 or len(before) + len(behind) > MAX_REMEMBERED_BYTES:
+    field = body.rfind(head + raw)
+    start = field + len(head)
+    if field < 0 or not _has_no_contents(body[:field]) or not _has_no_contents(body[start + len(raw) :]):
         return None
-    if not _has_no_contents(before[:start]) or not _has_no_contents(behind):
-        return None
-    return _Template(before, behind, start + len(head), stop, Asked(asked.head, asked.id, (b"",)))
+    return start
 
 
 def _has_no_contents(fields: bytes) -> bool:

@@ -84,6 +84,8 @@ class Asked:
     """Raw contents, one entry an input; empty where the contents are typed."""
     typed: Sequence[pb.InferTensorContents] = ()
     """Typed contents, one entry an input; empty where they are raw."""
+    raw_start: int | None = None
+    """Where the last raw contents begin in the request; None where they are no view of it."""
 
 
 class Heads:
@@ -105,7 +107,7 @@ class Heads:
         taken = take_out(body, _ID, _RAW) if len(body) > COPIED_BYTES else None
         if taken is None or not taken.second:
             return self._read_message(parse(pb.ModelInferRequest, body))
-        return self._read_raw(taken.rest, _checked_text(taken.first), taken.second)
+        return self._read_raw(taken.rest, _checked_text(taken.first), taken.second, taken.start)
 
     def _read_message(self, message: pb.ModelInferRequest) -> Asked:
         identity = message.id.encode()
@@ -119,11 +121,13 @@ class Heads:
             tensor.ClearField("contents")
         return Asked(self._head(message.SerializeToString()), identity, (), typed)
 
-    def _read_raw(self, rest: bytes, identity: bytes, raw: Sequence[bytes | memoryview]) -> Asked:
+    def _read_raw(
+        self, rest: bytes, identity: bytes, raw: Sequence[bytes | memoryview], start: int | None = None
+    ) -> Asked:
         head = self._head(rest)
         if len(raw) != len(head.inputs):
             raise InvalidRequestError("raw_input_contents", f"{len(raw)} entries for {len(head.inputs)} inputs")
-        return Asked(head, identity, raw)
+        return Asked(head, identity, raw, raw_start=start)
 
     def _head(self, rest: bytes) -> InferHead:
         """Read a request without its id and its contents, or find it among those that were read."""

@@ -1,8 +1,8 @@
 """Contents of tensors ↔ arrays: raw little-endian bytes, or typed values.
 
 Raw numbers become arrays over the request's own bytes, and arrays raw bytes, without a copy where the machine is
-little-endian and the bytes lie on the boundary their type needs. BYTES are, raw, each a length in 4 bytes and so many
-bytes of UTF-8, which is what ONNX's strings are.
+little-endian; the bytes may lie off the boundary that their type needs. BYTES are, raw, each a length in 4 bytes and so
+many bytes of UTF-8, which is what ONNX's strings are.
 """
 
 import struct
@@ -41,8 +41,6 @@ def from_raw(tensor: InputHead, raw: bytes | memoryview) -> Tensor:
         array = array.view(np.uint8) != 0  # a bool in memory is 0 or 1, whatever was sent
     elif not LITTLE_ENDIAN:
         array = array.byteswap()
-    elif not array.flags.aligned:
-        array = array.copy()
     return _shaped(tensor, array)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from service.errors import (
 )
 from service.models import LoadedVersion, Models, VersionPolicy
 from service.query import Answer, ConvertQuery, Query
+from service.rows import join
 from service.run_observers import Served
 from service.runs import BatchLimits, Bound, Run, group
 from tests.service.artefacts import DOMAIN, exact_celsius, make_artefact, make_plain, make_softmax
@@ -173,6 +174,36 @@ def test_a_large_call_runs_alone(models: Models) -> None:
     bodies = [_convert(50.0), _convert(*[50.0] * LIMITS.solo_rows), _convert(51.0)]
     _dataplane(models, runs).answer([_request(body) for body in bodies])
     assert sorted(zip(runs.rows, runs.calls, strict=True)) == [(2, 2), (12, 1)]
+
+
+@pytest.mark.parametrize("offset", range(9))
+def test_rows_are_run_from_an_address_of_their_type(models: Models, offset: int) -> None:
+    """Wherever they lay in the request, of one call and of several: moved bit by bit, or as they were."""
+    rows = np.linspace(DOMAIN[0], DOMAIN[1], 30, dtype=np.float32)
+    moved = np.frombuffer(bytes(offset) + rows.tobytes(), np.float32, offset=offset).reshape(-1, 1)
+    call = replace(_bound(models, "linear", 1, 30), tensors=(moved,))
+    for calls in ([call], [call, call]):
+        (joined,) = join(call.version, calls).tensors
+        assert joined.flags.aligned
+        assert joined.tobytes() == rows.tobytes() * len(calls)
+    if moved.flags.aligned:
+        assert join(call.version, [call]).tensors[0] is moved
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 1 << 20])
+def test_rows_that_all_lie_inside_are_told_apart_by_one_that_does_not(models: Models, rows: int) -> None:
+    """However many there are, each is told of; of those inside, nothing of their number is held."""
+    version = models.catalogue.resolve("linear", 1)
+    column = np.full((rows, 1), DOMAIN[0], np.float32)
+    inside = version.outside(column)
+    assert inside is not None
+    assert inside.shape == (rows,)
+    assert not inside.any()
+    assert inside.strides == (0,)
+    column[-1] = DOMAIN[1] + 1
+    outside = version.outside(column)
+    assert outside is not None
+    assert np.flatnonzero(outside).tolist() == [rows - 1]
 
 
 def test_calls_never_mix_where_rows_depend_on_each_other(models: Models) -> None:

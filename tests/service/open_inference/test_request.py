@@ -3,13 +3,14 @@
 import contextlib
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnimplementedError
-from service.open_inference.infer import InferCodec
+from service.open_inference.infer import MAX_SEARCHED_BYTES, InferCodec
 from service.open_inference.request import COPIED_BYTES, MAX_REMEMBERED_BYTES, Heads, choice_of
 from service.remembered import MAX_REMEMBERED, Remembered
 from service.wire import take_out
@@ -82,7 +83,7 @@ def test_small_and_large_requests_are_read_alike(message: pb.ModelInferRequest) 
 
 
 def _request(**fields: Any) -> pb.ModelInferRequest:  # noqa: ANN401 - any field
-    message = pb.ModelInferRequest(model_name="m", raw_input_contents=[bytes(4)], **fields)
+    message = pb.ModelInferRequest(**{"model_name": "m", "raw_input_contents": [bytes(4)], **fields})
     message.inputs.add(name="x", datatype="FP32", shape=[1])
     return message
 
@@ -99,6 +100,25 @@ def test_the_same_head_is_the_same_object() -> None:
     assert first.head is second.head is third.head
     assert [first.id, second.id, third.id] == [b"a", b"b", b"c"]
     assert list(third.typed[0].fp32_contents) == [1.5]
+
+
+@pytest.mark.parametrize("rows", [1, COPIED_BYTES, MAX_SEARCHED_BYTES])
+def test_a_request_that_is_like_another_is_read_as_if_it_were_the_first(rows: int) -> None:
+    """Its elements are its own; and one of the same length that differs in anything else is not taken for its like."""
+    remembering = InferCodec()
+    for value, fields in enumerate([{}, {}, {"model_name": "n"}, {"id": "2"}, {"id": "3"}, {"model_version": "1"}, {}]):
+        head, contents = _request(**{"id": "1", **fields}), np.full(rows, value, np.float32).tobytes()
+        head.inputs[0].shape[:] = [rows]
+        head.ClearField("raw_input_contents")
+        raw = pb.ModelInferRequest(raw_input_contents=[contents])
+        for parts in ((head, raw), (raw, head)):
+            body = b"".join(part.SerializeToString() for part in parts)
+            for codec in (remembering, InferCodec()):
+                query = codec.decode(body)
+                assert query.asked.head.model == head.model_name
+                assert query.asked.head.choice == choice_of(head.model_version)
+                assert query.identity == head.id.encode()
+                assert [tensor.tobytes() for tensor in query.tensors] == [contents]
 
 
 def test_what_is_remembered_is_bounded() -> None:
