@@ -24,7 +24,7 @@ from service.faults import tell_fault
 from service.models import LoadedVersion, Models
 from service.rows import hand_out, join, refuse_rows
 from service.run_observers import NoStatistics, RunObserver, RunStatistics, RunTimes
-from service.runs import BatchLimits, Bound, Diverted, Ran, Run, group
+from service.runs import BatchLimits, Bound, Diverted, Ran, Run, group, requests_of
 
 FAULTS_ALONE: Final = 2
 """Calls of a failed shared run that may fail alone, by a fault of the server, before the others are given up too."""
@@ -125,10 +125,10 @@ class Dataplane:
         requests = run.requests
         if error is not None and len(requests) == 1 and requests[0].outcome is None:
             requests[0].outcome = error
-        any_failed = self._count_failures(run.version, requests)
+        run.any_failed = self._count_failures(run.version, requests)
         if error is not None and len(requests) > 1:
             self._run_alone([single for call in run.calls if (left := call.waiting()) for single in left.parts(1)])
-        return any_failed or error is not None
+        return run.any_failed or error is not None
 
     def _fall_back(self, call: Diverted) -> None:
         """Answer by the stable version what its canary did not; of those that nobody waits for, nothing is run."""
@@ -232,13 +232,16 @@ class Dataplane:
         ran, run.ran = run.ran, None
         if ran is None:
             return
-        requests = [request for call in ran.calls for request in call.requests]
+        requests = requests_of(ran.calls)
         rows = sum([call.rows for call in ran.calls])
-        waited = [ran.began - request.received_seconds for request in requests]
+        received = [request.received_seconds for request in requests]
+        waited = [ran.began - seconds for seconds in received]
         self._observer.ran(run.version, rows, waited, ran.ended - ran.began, ran.arrays)
         if self._traced:
             _tell_traces(run.version, requests, rows, (ran.began, ran.ended, ran.encoded))
-        taken = [ran.encoded - each.received_seconds for each in requests if not isinstance(each.outcome, ServiceError)]
+        if run.any_failed:
+            received = [each.received_seconds for each in requests if not isinstance(each.outcome, ServiceError)]
+        taken = [ran.encoded - seconds for seconds in received]
         joining = ran.began - ran.started
         times = RunTimes(sum(waited) - joining * len(waited), joining, ran.ended - ran.began, ran.encoded - ran.ended)
         self._statistics.ran(run.version, rows, taken, times)

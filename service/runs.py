@@ -92,18 +92,25 @@ class Run:
     calls: list[Bound] = field(default_factory=list)
     rows: int = 0
 
+    any_failed: bool = False
+    """Whether a request that shares it was not answered, once it was executed."""
     ran: "Ran | None" = None
     """What there is to tell of it, until it was told."""
 
     @property
     def requests(self) -> list[Request]:
         """All requests that share it, in the order of their rows."""
-        return [request for call in self.calls for request in call.requests]
+        return requests_of(self.calls)
 
     def add(self, call: Bound) -> None:
         """Let one more call share the run."""
         self.calls.append(call)
         self.rows += call.rows
+
+
+def requests_of(calls: Sequence[Bound]) -> list[Request]:
+    """All requests of some calls, in the order of their rows; the list is not to be changed."""
+    return calls[0].requests if len(calls) == 1 else [request for call in calls for request in call.requests]
 
 
 @dataclass(frozen=True, slots=True)

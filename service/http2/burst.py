@@ -162,7 +162,8 @@ class Burst:
             self._large.append((request, weight_bytes))
         else:
             self._small.append(request)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def aside(self, work: Away) -> None:
         """Have a worker do something for one call; it is told on the loop's thread, unless it was cancelled."""
@@ -246,7 +247,7 @@ class Burst:
     def _take_small(self) -> list[Request]:
         """As many small requests as may hold up the loop; nearly always all of them."""
         requests, weight = self._small, 0
-        if len(requests) * self.limits.inline_bytes > self.limits.inline_burst_bytes:
+        if sum([len(request.body) for request in requests]) > self.limits.inline_burst_bytes:
             for index, request in enumerate(requests):
                 weight += len(request.body)
                 if weight > self.limits.inline_burst_bytes:

@@ -152,9 +152,7 @@ class InferCodec(Codec):
         assert query.plan is not None  # noqa: S101 - an answer is to a query that was bound
         plan = query.plan
         arrays = [take(answer) for _, take in plan.outputs]
-        if any(datatype is BYTES for datatype, _ in plan.outputs) or any(
-            len(array) != calls * rows for array in arrays
-        ):
+        if not plan.plain or any([len(array) != calls * rows for array in arrays]):  # noqa: C419 - quicker than a generator
             return None
         prefixes = plan.prefix(tuple([(rows, *array.shape[1:]) for array in arrays]))
         columns = zip([bytes_of(array, calls) for array in arrays], [*prefixes[1:], b""], strict=True)

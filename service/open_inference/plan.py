@@ -56,6 +56,8 @@ class Plan:
     """Each output without its contents, by its place and its shape."""
     raw_only: bool
     """Whether an output has a datatype that typed contents cannot hold."""
+    plain: bool
+    """Whether all outputs are numbers, whose raw contents have as many bytes as their shape says."""
 
     def prefix(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[bytes, ...]:
         """What stands before the raw contents of each output: before those of the first all but the answer's id.
@@ -130,6 +132,7 @@ def make_plan(head: InferHead, version: LoadedVersion) -> Plan:
         prefixes=Remembered(),
         tensors=Remembered(),
         raw_only=any(datatype.contents is None for datatype, _ in outputs),
+        plain=all(datatype is not BYTES for datatype, _ in outputs),
     )
 
 
