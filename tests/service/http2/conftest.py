@@ -6,6 +6,7 @@ import pytest
 
 from service.models import Models
 from tests.service.http2.raw import RawClient
+from tests.service.http2.rules import LIMITS, METHODS
 from tests.service.http2.serving import Serving, load_models
 
 
@@ -26,4 +27,18 @@ def serving(models: Models, request: pytest.FixtureRequest) -> Iterator[Serving]
 def client(serving: Serving) -> Iterator[RawClient]:
     """A raw client of it."""
     with RawClient(serving.address) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def ruled(models: Models) -> Iterator[Serving]:
+    """A front for all cases of the rules of HTTP/2, with calls that never end and answers of any size."""
+    with Serving(models, LIMITS, METHODS) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def bystander(ruled: Serving) -> Iterator[RawClient]:
+    """A client whose connection stays open meanwhile."""
+    with RawClient(ruled.address) as connected:
         yield connected

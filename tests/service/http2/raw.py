@@ -36,6 +36,16 @@ def framed(message: bytes, flag: int = 0) -> bytes:
     return struct.pack(">BI", flag, len(message)) + message
 
 
+def raw_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of any kind, right or wrong."""
+    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame, right or wrong."""
+    return raw_frame(8, 0, stream, struct.pack(">I", increment))
+
+
 def request(path: str | bytes = CONVERT, *extra: Field, **replaced: str | bytes) -> list[Field]:
     """Header fields of a gRPC call; keyword arguments replace, by name without dashes, or drop (empty)."""
     fields: dict[str, str | bytes] = {
@@ -86,6 +96,12 @@ class RawClient:
         self.asked = 0
         """Pings of the server's."""
         self.settings: dict[int, int] = {}
+        self.settings_taken = 0
+        """Settings of ours that the server acknowledged."""
+        self.largest_frame = 0
+        """Bytes of the server's largest frame, without its header."""
+        self.table_bytes: list[int] = []
+        """What the server may use of our compression table, once it acknowledged: a size for each acknowledgement."""
         self.closed = False
         self.acknowledge_pings = True
         self.acknowledge_settings = True
@@ -175,9 +191,13 @@ class RawClient:
         """Make a call and wait for its end."""
         return self.finish(self.call(body, fields, end=end))
 
+    def expect(self, stream: int) -> Answer:
+        """What came on a stream so far, and will."""
+        return self.answers.setdefault(stream, Answer())
+
     def finish(self, stream: int, seconds: float = 20) -> Answer:
         """Wait until a call has ended."""
-        answer = self.answers.setdefault(stream, Answer())
+        answer = self.expect(stream)
         self.wait(lambda: answer.ended or answer.reset is not None, seconds)
         return answer
 
@@ -218,6 +238,7 @@ class RawClient:
             length = int.from_bytes(self._buffer[:3], "big") + FRAME_HEADER_BYTES
             if len(self._buffer) < length:
                 return
+            self.largest_frame = max(self.largest_frame, length - FRAME_HEADER_BYTES)
             raw = bytes(self._buffer[:length])
             del self._buffer[:length]
             with contextlib.suppress(HyperframeError):
@@ -226,7 +247,7 @@ class RawClient:
                 yield frame
 
     def _take(self, frame: Frame) -> None:
-        answer = self.answers.setdefault(frame.stream_id, Answer()) if frame.stream_id else Answer()
+        answer = self.expect(frame.stream_id) if frame.stream_id else Answer()
         if isinstance(frame, HeadersFrame):
             answer.headers.update((str(key), str(value)) for key, value in self._decoder.decode(frame.data))
             answer.ended |= "END_STREAM" in frame.flags
@@ -242,10 +263,17 @@ class RawClient:
             self.windows[frame.stream_id] = self.windows.get(frame.stream_id, 0) + frame.window_increment
         elif isinstance(frame, PingFrame):
             self._take_ping(frame)
-        elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
-            self.settings = dict(frame.settings) or {0: 0}
-            if not self.acknowledge_settings:
-                return
+        elif isinstance(frame, SettingsFrame):
+            self._take_settings(frame)
+
+    def _take_settings(self, frame: SettingsFrame) -> None:
+        if "ACK" in frame.flags:
+            self.settings_taken += 1
+            if self.table_bytes:
+                self._decoder.max_allowed_table_size = self.table_bytes.pop(0)
+            return
+        self.settings = dict(frame.settings) or {0: 0}
+        if self.acknowledge_settings:
             acknowledgement = SettingsFrame(0)
             acknowledgement.flags.add("ACK")
             self.try_send(acknowledgement.serialize())
@@ -268,4 +296,8 @@ def connect(address: str) -> socket.socket:
         connection.connect(address.removeprefix("unix:"))
         return connection
     host, port = address.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=20)
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # what is sent in parts is not to wait for our peer
+    return connection

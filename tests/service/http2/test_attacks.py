@@ -28,7 +28,7 @@ from service.http2 import Http2Limits
 from service.models import Models
 from service.status import Code
 from tests.service.http2.mutations import damage
-from tests.service.http2.raw import CONVERT, PREFACE, Answer, RawClient, framed, request
+from tests.service.http2.raw import CONVERT, PREFACE, Answer, RawClient, framed, raw_frame, request, window_update
 from tests.service.http2.serving import Serving, convert_body
 from tests.service.http2.test_calls import BODY, assert_honest
 from tests.service.http2.test_interop import STREAM, streaming
@@ -38,16 +38,6 @@ FLOW_CONTROL_ERROR = 3
 PROTOCOL_ERROR = 1
 CANCEL = 8
 FLOOD = 6_000
-
-
-def raw_frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """A frame of any kind, right or wrong."""
-    return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
-
-
-def window_update(stream: int, increment: int) -> bytes:
-    """A WINDOW_UPDATE frame, right or wrong."""
-    return raw_frame(8, 0, stream, struct.pack(">I", increment))
 
 
 def assert_sent_away(client: RawClient, *codes: int) -> None:
