@@ -70,6 +70,8 @@ class Answer:
     data: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
+    blocks: list[bytes] = field(default_factory=list)
+    """Header blocks as they came."""
 
     @property
     def status(self) -> int | None:
@@ -249,6 +251,7 @@ class RawClient:
     def _take(self, frame: Frame) -> None:
         answer = self.expect(frame.stream_id) if frame.stream_id else Answer()
         if isinstance(frame, HeadersFrame):
+            answer.blocks.append(frame.data)
             answer.headers.update((str(key), str(value)) for key, value in self._decoder.decode(frame.data))
             answer.ended |= "END_STREAM" in frame.flags
         elif isinstance(frame, DataFrame):

@@ -31,7 +31,7 @@ from tests.service.http2.serving import Serving
 from tests.service.http2.test_calls import assert_honest
 
 SIZE = len(BODY)
-FIRST = [field for field in request() if str(field[0]).startswith(":")]
+FIRST = [(str(field[0]), field[1]) for field in request() if str(field[0]).startswith(":")]
 OTHERS = [field for field in request() if not str(field[0]).startswith(":")]
 ENDS = END_HEADERS | END_STREAM
 
