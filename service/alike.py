@@ -17,7 +17,7 @@ from service.calls import Body, Request
 from service.query import Query
 from service.wire import array_bytes
 
-MIN_CALLS: Final = 4
+MIN_CALLS: Final = 3
 """Fewer are read one by one, which is quicker then."""
 MAX_BYTES: Final = 1 << 14
 """Longer requests are read one by one: their values outweigh what is around them."""

@@ -29,7 +29,7 @@ WARM_BATCHES: Final = (1, 2, 32, 1024)
 """Rows of the runs that warm a session, so that no caller pays for its first allocations."""
 
 
-_FEW_VALUES: Final = 64
+_FEW_VALUES: Final = 32
 """Up to here Python compares numbers faster than NumPy begins to."""
 NONE: Final = np.broadcast_to(np.False_, (1 << 40,))
 """As many rows as there may ever be, none of them outside: one byte in memory, the base of every slice as well."""

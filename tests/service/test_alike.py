@@ -167,7 +167,7 @@ def test_long_requests_share_a_query_up_to_a_size_and_are_answered_as_if_alone(
 
 
 def test_few_calls_are_left_alone() -> None:
-    """A table of two or three rows is not worth making."""
+    """A table of two rows is not worth making."""
     codec = ConvertCodec()
     body = _convert([50.0], "linear", interval=False)
     codec.decode(body)
