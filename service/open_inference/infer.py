@@ -86,7 +86,7 @@ class InferCodec(Codec):
             asked = self._heads.read(body)
             self._learn(body, asked)
             return self.query(asked)
-        asked = template.asked
+        asked = template.of(body)
         contents = memoryview(body)[template.start : template.stop]
         tensors = (from_raw(asked.head.inputs[0], contents),)
         return InferQuery(asked, tensors, self._plans, asked.head.model, asked.head.choice)
@@ -124,7 +124,7 @@ class InferCodec(Codec):
         template = self._known(body) or self._learn(body, self._heads.read(body))
         if template is None:
             return None
-        asked = template.asked
+        asked = template.of(body)
         tensor = asked.head.inputs[0]
 
         def query(values: Bytes) -> InferQuery:
@@ -134,10 +134,9 @@ class InferCodec(Codec):
         return Pattern(template.start, template.stop, query)
 
     def _known(self, body: bytes) -> "_Template | None":
-        """Find a request among those that were read: one that differs from it in its contents alone."""
+        """Find a request among those that were read: one that differs from it in its contents and its id alone."""
         template = self._templates.get(len(body))
-        is_like = template is not None and body.startswith(template.before) and body.endswith(template.behind)
-        return template if is_like else None
+        return template if template is not None and template.fits(body) else None
 
     def _learn(self, body: bytes, asked: Asked) -> "_Template | None":
         """Remember a request that was read; None where it is no plain one, or a wrong one."""
@@ -160,16 +159,35 @@ class InferCodec(Codec):
 
 
 class _Template(NamedTuple):
-    """A request with one raw input of plain numbers, and what the same but for its contents looks like."""
+    """A request with one raw input of plain numbers, and what the same but for its contents and its id looks like."""
 
     before: bytes
-    """Whole fields, and the head of the contents."""
+    """Whole fields, and the head of the id; without one, that of the contents."""
+    between: bytes
+    """Behind the id: whole fields, and the head of the contents; empty without an id."""
     behind: bytes
     """Whole fields."""
+    identity: slice | None
+    """Where the id stands; None where there is none, or its place is not plain to see: then all have the same."""
     start: int
     stop: int
     asked: Asked
     """Without the contents."""
+
+    def fits(self, body: bytes) -> bool:
+        """Whether a request of the same length is like it; one whose id is not ASCII is left to protobuf."""
+        return (
+            body.startswith(self.before)
+            and body.endswith(self.behind)
+            and (
+                self.identity is None
+                or (body.startswith(self.between, self.identity.stop) and body[self.identity].isascii())
+            )
+        )
+
+    def of(self, body: bytes) -> Asked:
+        """What a request that is like it asks for, without the contents."""
+        return self.asked if self.identity is None else Asked(self.asked.head, body[self.identity], (b"",))
 
 
 def _template(body: bytes, asked: Asked) -> _Template | None:
@@ -182,7 +200,9 @@ def _template(body: bytes, asked: Asked) -> _Template | None:
     if start is None or len(body) - len(raw) > MAX_REMEMBERED_BYTES:
         return None
     stop = start + len(raw)
-    return _Template(body[:start], body[stop:], start, stop, Asked(asked.head, asked.id, (b"",)))
+    identity = _found_id(body, asked.id, start)
+    before, between = (body[:start], b"") if identity is None else (body[: identity.start], body[identity.stop : start])
+    return _Template(before, between, body[stop:], identity, start, stop, Asked(asked.head, asked.id, (b"",)))
 
 
 def _found(body: bytes, raw: bytes | memoryview) -> int | None:
@@ -195,6 +215,29 @@ def _found(body: bytes, raw: bytes | memoryview) -> int | None:
     if field < 0 or not _has_no_contents(body[:field]) or not _has_no_contents(body[start + len(raw) :]):
         return None
     return start
+
+
+def _found_id(body: bytes, identity: bytes, contents: int) -> slice | None:
+    """Where the id stands in a short request, before its contents; None where that is not plain to see.
+
+    It is where whole fields come before what looks like its field, and nothing else in the request is an id.
+    """
+    if not identity or len(body) > MAX_SEARCHED_BYTES:
+        return None
+    head = field_head(_ID, len(identity))
+    field = body.find(head + identity)
+    start = field + len(head)
+    stop = start + len(identity)
+    if field < 0 or stop > contents or not _has_no_id(body[:field]) or not _has_no_id(body[:field] + body[stop:]):
+        return None
+    return slice(start, stop)
+
+
+def _has_no_id(fields: bytes) -> bool:
+    try:
+        return not pb.ModelInferRequest.FromString(fields).id
+    except DecodeError:
+        return False
 
 
 def _has_no_contents(fields: bytes) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proto.inference.v2 import open_inference_pb2 as pb
@@ -119,6 +119,53 @@ def test_a_request_that_is_like_another_is_read_as_if_it_were_the_first(rows: in
                 assert query.asked.head.choice == choice_of(head.model_version)
                 assert query.identity == head.id.encode()
                 assert [tensor.tobytes() for tensor in query.tensors] == [contents]
+
+
+IDS = st.sampled_from([b"abc", b"xyz", b"\x1a\x01a", "ö1".encode(), b"\xff\xfe\xfd"])
+"""Of one length: plain ones, one that looks like a field, one that is not ASCII, and one that is not UTF-8."""
+
+
+@given(
+    order=st.permutations(range(6)),
+    twice=st.booleans(),
+    requests=st.lists(
+        st.tuples(st.sampled_from([b"plain", b"\x1a\x03abc", b"\x1a\x03xyz"]), IDS, IDS, st.sampled_from([b"1", b"2"])),
+        min_size=2,
+        max_size=6,
+    ),
+)
+@example(  # what looks like an id's field, in a text in front of the field itself
+    order=[0, 1, 2, 3, 4, 5],
+    twice=False,
+    requests=[(b"\x1a\x03abc", b"abc", b"abc", b"1"), (b"\x1a\x03xyz", b"abc", b"abc", b"1")],
+)
+@example(  # the last of two ids counts
+    order=[0, 1, 2, 3, 4, 5], twice=True, requests=[(b"plain", b"abc", b"abc", b"1"), (b"plain", b"xyz", b"abc", b"1")]
+)
+@example(  # something else differs, behind the id
+    order=[0, 1, 2, 3, 4, 5], twice=False, requests=[(b"plain", b"abc", b"", b"1"), (b"plain", b"abc", b"", b"2")]
+)
+def test_a_request_is_read_with_its_own_id_wherever_that_stands(
+    *, order: list[int], twice: bool, requests: list[tuple[bytes, bytes, bytes, bytes]]
+) -> None:
+    """After others of its length as by itself: also with fields in any order, or two ids."""
+    remembering = InferCodec()
+    inputs = pb.ModelInferRequest(inputs=_request().inputs).SerializeToString()
+    for value, (name, first, second, version) in enumerate(requests):
+        raw = pb.ModelInferRequest(raw_input_contents=[np.float32(value).tobytes()]).SerializeToString()
+        again = b"\x1a\x03" + second if twice else b""
+        fields = [b"\x0a\x05" + name, b"\x1a\x03" + first, again, b"\x12\x01" + version, inputs, raw]
+        body = b"".join(fields[place] for place in order)
+        assert _read(remembering, body) == _read(InferCodec(), body)
+
+
+def _read(codec: InferCodec, body: bytes) -> tuple[Any, ...]:
+    try:
+        query = codec.decode(body)
+    except ServiceError as error:
+        return type(error), error.message
+    assert query.identity.decode() == pb.ModelInferRequest.FromString(body).id
+    return query.identity, query.model, query.choice, [tensor.tobytes() for tensor in query.tensors]
 
 
 def test_what_is_remembered_is_bounded() -> None:
