@@ -76,12 +76,20 @@ def test_with_grpc_errors_the_first_one_ends_the_stream(
 
 
 def test_a_request_of_too_many_fields_ends_the_stream(any_stub: GRPCInferenceServiceStub) -> None:
-    """It is not read, so its id is not known; what was asked before is answered, and ModelInfer refuses it alike."""
+    """It is not read, so its id is not known; what was answered before stays, and ModelInfer refuses it alike."""
     many = fahrenheit(1, id="many")
     for _ in range(100_000):
         many.outputs.add()
-    call = _stream(any_stub, [fahrenheit(32, id="a"), many])
+    answered = threading.Event()
+
+    def asked() -> Iterator[pb.ModelInferRequest]:
+        yield fahrenheit(32, id="a")
+        assert answered.wait(TIMEOUT_SECONDS)  # what waits for its answer when the stream ends gets none
+        yield many
+
+    call = _stream(any_stub, asked())
     assert next(call).infer_response.id == "a"
+    answered.set()
     with pytest.raises(grpc.RpcError, match="more than 2048 fields") as caught:
         next(call)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
