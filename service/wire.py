@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _SEVEN_BITS: Final = 0x7F
 _LOWEST_TAG: Final = 8
@@ -86,11 +87,11 @@ class Taken(NamedTuple):
     """Where the last of them begins in the message; meaningful where there is one."""
 
 
-def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
+def take_out(body: bytes, first_field: int, second_field: int, most: int) -> Taken | None:
     """Take two length-delimited fields, by their numbers, out of a message without reading the others.
 
-    None where the message is more than length-delimited fields with numbers up to 15, one after the other: then
-    protobuf shall read it, and say what is wrong with it.
+    None where the message is more than fields with numbers up to 15, one after the other, each with a length or a whole
+    number, or more than `most` of them: then protobuf shall read it, and say what is wrong with it.
     """
     view = memoryview(body)
     tags = first_field << 3 | _LENGTH_DELIMITED, second_field << 3 | _LENGTH_DELIMITED
@@ -101,10 +102,16 @@ def take_out(body: bytes, first_field: int, second_field: int) -> Taken | None:
     end = len(body)
     while position < end:
         tag = body[position]
-        if tag & 7 != _LENGTH_DELIMITED or not _LOWEST_TAG <= tag <= _SEVEN_BITS:
+        kind = tag & 7
+        most -= 1
+        if kind not in {_LENGTH_DELIMITED, _VARINT} or not _LOWEST_TAG <= tag <= _SEVEN_BITS or most < 0:
             return None
         start, stop = _value(body, position + 1, end)
-        if not start <= stop <= end:
+        if stop < start:
+            return None
+        if kind == _VARINT:  # what was read as a length is the value
+            stop = start
+        if stop > end:
             return None
         if tag in tags:
             if kept_from != position:

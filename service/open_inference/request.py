@@ -14,7 +14,7 @@ from proto.inference.v2 import open_inference_pb2 as pb
 from proto.repository import NAME_PATTERN
 from service.codec import parse
 from service.errors import InvalidRequestError, MalformedError, UnimplementedError
-from service.fields import check_fields
+from service.fields import MAX_FIELDS, check_fields
 from service.models import Choice
 from service.open_inference import datatypes
 from service.open_inference.datatypes import Datatype
@@ -104,7 +104,7 @@ class Heads:
             UnimplementedError: it asks for something of the protocol that is not here.
         """
         check_fields(pb.ModelInferRequest, body)
-        taken = take_out(body, _ID, _RAW) if len(body) > COPIED_BYTES else None
+        taken = take_out(body, _ID, _RAW, MAX_FIELDS) if len(body) > COPIED_BYTES else None
         if taken is None or not taken.second:
             return self._read_message(parse(pb.ModelInferRequest, body))
         return self._read_raw(taken.rest, _checked_text(taken.first), taken.second, taken.start)

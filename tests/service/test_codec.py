@@ -1,5 +1,6 @@
 """Bytes to queries and answers to bytes: what we write ourselves is what protobuf would have written."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from proto.repository import Repository
-from service.codec import ConvertCodec, ConvertStreamCodec, query_of
+from service.codec import COPIED_BYTES, ConvertCodec, ConvertStreamCodec, parse, query_of
 from service.engine import EngineOptions
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
 from service.models import LoadedVersion, load_version
@@ -197,12 +198,46 @@ def test_bytes_are_refused_the_same_whatever_was_read_before(body: bytes, known:
     good = known.SerializeToString()
     codec.decode(good)
     for damaged in (body, good[:-1], good + body, good[: len(good) // 2] + body):
-        assert _outcome(codec, damaged) == _outcome(ConvertCodec(), damaged)
+        assert _outcome(codec.decode, damaged) == _outcome(ConvertCodec().decode, damaged)
 
 
-def _outcome(codec: ConvertCodec, body: bytes) -> object:
+LONG = np.linspace(-40, 120, COPIED_BYTES, dtype=np.float32)
+
+
+@given(request=REQUESTS, data=st.data())
+def test_a_long_request_is_read_as_protobuf_reads_it(request: api.ConvertRequest, data: st.DataObject) -> None:
+    """Whatever stands beside its temperatures, in whatever order, in how many fields; and refused alike if damaged."""
+    few = [api.ConvertRequest(fahrenheit=[1, 2]).SerializeToString(), b"\x25" + np.float32(3).tobytes(), b"\x22\x00"]
+    others = [api.ConvertRequest(version=1 << 40), api.ConvertRequest(version=7), api.ConvertRequest(request_id="b")]
+    choices = [*few, *(other.SerializeToString() for other in others), b"\x7a\x01x", b"\x80\x01\x01", b"\x50\x01"]
+    beside = data.draw(st.lists(st.sampled_from(choices), max_size=3))
+    request.ClearField("fahrenheit")
+    long = api.ConvertRequest(fahrenheit=LONG).SerializeToString()
+    body = b"".join(data.draw(st.permutations([long, request.SerializeToString(), *beside])))
+    assert _outcome(ConvertCodec().decode, body) == _outcome(_as_protobuf, body)
+
+    at, change = data.draw(st.integers(0, 60)), data.draw(st.binary(max_size=3))
+    for damaged in (body[:at] + change + body[at + len(change) :], body[: len(body) - at], body + change):
+        assert _outcome(ConvertCodec().decode, damaged) == _outcome(_as_protobuf, damaged)
+
+
+def test_a_long_request_is_read_where_it_lies() -> None:
+    """Its temperatures are a view of its bytes, not a copy; of more fields than are looked at, protobuf makes one."""
+    body = api.ConvertRequest(model="linear", fahrenheit=LONG, request_id="7").SerializeToString()
+    query = ConvertCodec().decode(body)
+    assert np.shares_memory(query.rows, np.frombuffer(body, np.uint8))
+    crowded = ConvertCodec().decode(body + api.ConvertRequest(label="stable").SerializeToString() * 50)
+    assert crowded.rows.tobytes() == query.rows.tobytes()
+    assert crowded.choice == "stable"
+
+
+def _as_protobuf(body: bytes) -> ConvertQuery:
+    return query_of(parse(api.ConvertRequest, body))
+
+
+def _outcome(read: Callable[[bytes], ConvertQuery], body: bytes) -> object:
     try:
-        query = codec.decode(body)
+        query = read(body)
     except ServiceError as error:
         return type(error), error.message
     return query.model, query.choice, query.rows.tobytes(), query.interval, query.on_extrapolation, query.request_id

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnimplementedError
+from service.fields import MAX_FIELDS
 from service.open_inference.infer import MAX_SEARCHED_BYTES, InferCodec
 from service.open_inference.request import COPIED_BYTES, MAX_REMEMBERED_BYTES, Heads, choice_of
 from service.remembered import MAX_REMEMBERED, Remembered
@@ -41,7 +42,7 @@ def test_fields_are_taken_out_as_protobuf_reads_them(messages: list[pb.ModelInfe
     """Of any message, and of several one after the other, which are one message to protobuf."""
     body = b"".join(message.SerializeToString() for message in messages)
     whole = pb.ModelInferRequest.FromString(body)
-    taken = take_out(body, ID, RAW)
+    taken = take_out(body, ID, RAW, MAX_FIELDS)
     assert taken is not None
     assert list(map(bytes, taken.second)) == list(whole.raw_input_contents)
     assert taken.first.decode() == whole.id
@@ -54,7 +55,7 @@ def test_fields_are_taken_out_as_protobuf_reads_them(messages: list[pb.ModelInfe
 @given(body=st.binary(max_size=40))
 def test_bytes_of_any_kind_are_left_to_protobuf_or_taken_apart_as_it_does(body: bytes) -> None:
     """Nothing is read past the end, and nothing is taken that protobuf would not take."""
-    taken = take_out(body, ID, RAW)
+    taken = take_out(body, ID, RAW, MAX_FIELDS)
     try:
         whole = pb.ModelInferRequest.FromString(body)
     except Exception:  # noqa: BLE001 - whatever protobuf raises for garbage
