@@ -2,7 +2,8 @@
 
 Clients that send row after row repeat every byte but the row's own. Where enough of those arrive together, looking at
 each of them costs more than the model; so the first is read, the others are compared with it, all at once, and the
-values of all are one slice of the table that their bytes make.
+values of all are one slice of the table that their bytes make. Each may have an id of its own: it is left out of the
+comparison, and taken from the request where its answer is written.
 """
 
 from collections import defaultdict
@@ -21,6 +22,8 @@ MIN_CALLS: Final = 3
 """Fewer are read one by one, which is quicker then."""
 MAX_BYTES: Final = 1 << 14
 """Longer requests are read one by one: their values outweigh what is around them."""
+_ASCII: Final = 128
+"""Bytes below it are characters."""
 
 Bytes = NDArray[np.uint8]
 
@@ -32,6 +35,16 @@ class Pattern(NamedTuple):
     stop: int
     query: Callable[[Bytes], Query]
     """Makes one query of the values of many requests: uint8 `[calls, stop - start]`, contiguous."""
+    identity: slice | None = None
+    """Where each has an id of its own, before its values; one that is not ASCII is left to be read by itself."""
+
+    @property
+    def around(self) -> list[slice]:
+        """What is the same in all of them."""
+        behind = slice(self.stop, None)
+        if self.identity is None:
+            return [slice(self.start), behind]
+        return [slice(self.identity.start), slice(self.identity.stop, self.start), behind]
 
 
 class Crowd(NamedTuple):
@@ -73,23 +86,36 @@ def _of_one_shape(requests: Sequence[Request]) -> Iterable[list[Request]]:
 
 
 def _gather(requests: list[Request]) -> tuple[Crowd | None, list[Request]]:
-    """Take the requests of equal length that are like the first."""
+    """Take the requests of equal length that are like the first, in all but their values and their ids."""
     bodies = [request.body for request in requests]
     first = bodies[0]
     pattern = requests[0].codec.pattern(first)
     if pattern is None:
         return None, requests
-    start, stop = pattern.start, pattern.stop
     table = np.frombuffer(b"".join(bodies), np.uint8).reshape(len(bodies), -1)
     others: list[Request] = []
-    if not (_all_say(table[:, :start], first[:start]) and _all_say(table[:, stop:], first[stop:])):
-        alike = _which_say(table[:, :start], first[:start]) & _which_say(table[:, stop:], first[stop:])
+    if not _all_are_like(first, table, pattern):
+        alike = _which_are_like(first, table, pattern)
         others = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if not is_alike]
         requests = [request for request, is_alike in zip(requests, alike.tolist(), strict=True) if is_alike]
         if len(requests) < MIN_CALLS:
             return None, requests + others
         table = table[alike]
-    return Crowd(requests, pattern.query(np.ascontiguousarray(table[:, start:stop]))), others
+    return Crowd(requests, pattern.query(np.ascontiguousarray(table[:, pattern.start : pattern.stop]))), others
+
+
+def _all_are_like(first: bytes, table: Bytes, pattern: Pattern) -> bool:
+    """Whether nobody differs from the first in more than its values and its id."""
+    if pattern.identity is not None and not table[:, pattern.identity].tobytes().isascii():
+        return False
+    return all([_all_say(table[:, part], first[part]) for part in pattern.around])  # noqa: C419 - quicker than a generator
+
+
+def _which_are_like(first: bytes, table: Bytes, pattern: Pattern) -> NDArray[np.bool_]:
+    which: NDArray[np.bool_] = np.logical_and.reduce(
+        [_which_say(table[:, part], first[part]) for part in pattern.around]
+    )
+    return which if pattern.identity is None else which & (table[:, pattern.identity] < _ASCII).all(axis=1)
 
 
 def _all_say(part: Bytes, text: bytes) -> bool:

@@ -40,8 +40,14 @@ class Codec(Protocol):
         """Tell how requests like this one are read together; None where they have to be read one by one."""
         return None
 
-    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> Sequence[Body] | None:  # noqa: ARG002 - as above
-        """Write the answers to so many calls, of so many rows each, at once; None where each is to be written alone."""
+    def encode_alike(
+        self,
+        query: Query,  # noqa: ARG002 - as above
+        answer: Answer,  # noqa: ARG002
+        requests: "Sequence[Request]",  # noqa: ARG002
+        rows: int,  # noqa: ARG002
+    ) -> Sequence[Body] | None:
+        """Write the answers to requests of so many rows each at once; None where each is to be written alone."""
         return None
 
 

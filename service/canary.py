@@ -139,7 +139,7 @@ class Canaries:
         """Where each request lies in [0, 1): by its id, by that of its call's metadata, or by its number."""
         salt = str(trial.canary).encode()[-64:]
         for request in call.requests:
-            identity = call.query.identity or _id_in_metadata(request)
+            identity = call.query.of(request.body).identity or _id_in_metadata(request)
             yield place_of_id(identity, salt) if identity else place_of_number(next(self._numbers[call.version.name]))
 
     def _count(self, counts: Counter[Labels], version: LoadedVersion, requests: int) -> None:

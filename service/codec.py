@@ -5,7 +5,7 @@ are written in parts: what protobuf writes of the small fields, and the floats a
 `wire.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from proto.quicksilver.v1 import converter_pb2 as api
 from service.alike import Bytes, Pattern, bytes_of, write_bodies
-from service.calls import Body, Codec, UnaryMethod
+from service.calls import Body, Codec, Request, UnaryMethod
 from service.errors import InvalidRequestError, MalformedError, ServiceError
 from service.fields import MAX_FIELDS, check_fields
 from service.models import Choice
@@ -154,11 +154,12 @@ class ConvertCodec(Codec):
 
         return Pattern(cut.start, cut.start + cut.values * _FLOAT_BYTES, query)
 
-    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
+    def encode_alike(self, query: Query, answer: Answer, requests: Sequence[Request], rows: int) -> list[Body] | None:
         """Write many answers at once; those with rows outside the training domain each on its own."""
         assert isinstance(query, ConvertQuery)  # noqa: S101 - a codec encodes what it decoded
         if query.interval or not LITTLE_ENDIAN:
             return None
+        calls = len(requests)
         celsius = bytes_of(answer.outputs[0], calls)
         flags = query.on_extrapolation is not OnExtrapolation.IGNORE
         domain = b"" if not flags else _UNKNOWN if answer.outside is None else _INSIDE

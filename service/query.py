@@ -38,6 +38,9 @@ class Query(Protocol):
     def identity(self) -> bytes:
         """What the caller knows the request by; empty for nothing."""
 
+    def of(self, body: bytes) -> "Query":
+        """The same as it is one request's, where requests with ids of their own share it."""
+
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return one array for each input of the model, rows along axis 0.
 
@@ -81,6 +84,10 @@ class ConvertQuery:
     def identity(self) -> bytes:
         """What the caller knows the request by; empty for nothing."""
         return self.request_id.encode()
+
+    def of(self, _body: bytes) -> "ConvertQuery":
+        """The same: only requests without an id share one."""
+        return self
 
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return the rows as `[N, 1]`, where the model takes and gives one float32 a row."""

@@ -95,7 +95,7 @@ def _encode_all(call: Bound, answer: Answer) -> None:
     """Encode the answers to requests that differ in their values alone: together, or else each for itself."""
     rows = call.rows_each
     try:
-        bodies = call.requests[0].codec.encode_alike(call.query, answer, len(call.requests), rows)
+        bodies = call.requests[0].codec.encode_alike(call.query, answer, call.requests, rows)
     except Exception:  # noqa: BLE001 - whatever it is, it will be told where each is encoded alone
         bodies = None
     if bodies is not None:
@@ -108,7 +108,7 @@ def _encode_all(call: Bound, answer: Answer) -> None:
 
 def _encode(call: Bound, request: Request, answer: Answer) -> Body | ServiceError:
     try:
-        return request.codec.encode(call.query, answer)
+        return request.codec.encode(call.query.of(request.body), answer)
     except ServiceError as error:
         return without_frames(error)
     except Exception as fault:  # noqa: BLE001 - whatever it is, it concerns this call alone

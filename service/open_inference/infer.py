@@ -5,14 +5,15 @@ that typed contents cannot hold (FP16, BF16), all outputs come raw.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.alike import MAX_BYTES, Bytes, Pattern, bytes_of, write_bodies
-from service.calls import Body, Codec
+from service.calls import Body, Codec, Request
 from service.engine import Tensor
 from service.models import Choice, LoadedVersion
 from service.open_inference.datatypes import BOOL, BYTES
@@ -47,6 +48,8 @@ class InferQuery:
     choice: Choice
     plan: Plan | None = None
     """How the request fits the version that answers it; known once it is bound."""
+    ids: slice | None = None
+    """Where their ids stand in the requests, where several with ids of their own share the query."""
     fahrenheit: bool = False
     on_extrapolation: OnExtrapolation = OnExtrapolation.FLAG
 
@@ -54,6 +57,10 @@ class InferQuery:
     def identity(self) -> bytes:
         """The request's id; empty for none."""
         return self.asked.id
+
+    def of(self, body: bytes) -> "InferQuery":
+        """The same as it is one request's, where requests with ids of their own share it."""
+        return self if self.ids is None else replace(self, asked=replace(self.asked, id=body[self.ids]), ids=None)
 
     def bind(self, version: LoadedVersion) -> tuple[Tensor, ...]:
         """Return the arrays in the order of the model's inputs; errors as `Plans.plan`."""
@@ -129,9 +136,9 @@ class InferCodec(Codec):
 
         def query(values: Bytes) -> InferQuery:
             rows = values.view(tensor.datatype.storage).reshape(-1, *tensor.shape[1:])
-            return InferQuery(asked, (rows,), self._plans, asked.head.model, asked.head.choice)
+            return InferQuery(asked, (rows,), self._plans, asked.head.model, asked.head.choice, ids=template.identity)
 
-        return Pattern(template.start, template.stop, query)
+        return Pattern(template.start, template.stop, query, template.identity)
 
     def _known(self, body: bytes) -> "_Template | None":
         """Find a request among those that were read: one that differs from it in its contents and its id alone."""
@@ -145,17 +152,20 @@ class InferCodec(Codec):
             self._templates.put(len(body), template)
         return template
 
-    def encode_alike(self, query: Query, answer: Answer, calls: int, rows: int) -> list[Body] | None:
+    def encode_alike(self, query: Query, answer: Answer, requests: Sequence[Request], rows: int) -> list[Body] | None:
         """Write many answers at once, where all outputs are plain numbers, a row of which goes with a row in."""
         assert isinstance(query, InferQuery)  # noqa: S101 - a codec encodes what it decoded
         assert query.plan is not None  # noqa: S101 - an answer is to a query that was bound
-        plan = query.plan
+        plan, calls = query.plan, len(requests)
         arrays = [take(answer) for _, take in plan.outputs]
         if not plan.plain or any([len(array) != calls * rows for array in arrays]):  # noqa: C419 - quicker than a generator
             return None
         prefixes = plan.prefix(tuple([(rows, *array.shape[1:]) for array in arrays]))
-        columns = zip([bytes_of(array, calls) for array in arrays], [*prefixes[1:], b""], strict=True)
-        return write_bodies(_identity(query.asked.id) + prefixes[0], list(columns))
+        columns = list(zip([bytes_of(array, calls) for array in arrays], [*prefixes[1:], b""], strict=True))
+        if query.ids is None:
+            return write_bodies(_identity(query.asked.id) + prefixes[0], columns)
+        ids = np.frombuffer(b"".join([request.body[query.ids] for request in requests]), np.uint8).reshape(calls, -1)
+        return write_bodies(field_head(_ID, ids.shape[1]), [(ids, prefixes[0]), *columns])
 
 
 class _Template(NamedTuple):

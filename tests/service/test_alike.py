@@ -83,7 +83,7 @@ INFER = st.builds(
     _infer,
     st.lists(VALUES, min_size=1, max_size=4),
     st.sampled_from(["linear", "linear", "softmax"]),
-    st.sampled_from(["", "", "a", "b"]),
+    st.sampled_from(["", "", "ab", "cd", "é", "z"]),
     typed=st.sampled_from([False, False, True]),
 )
 
@@ -164,6 +164,35 @@ def test_long_requests_share_a_query_up_to_a_size_and_are_answered_as_if_alone(
     alone = [_outcomes(models, [(InferCodec(), body)], limits)[0] for body in bodies]
     assert _outcomes(models, [(codec, body) for body in bodies], limits) == alone
     assert [kind for kind, _ in alone] == [""] * 4 + ["InvalidRequestError"] + [""] * 4
+
+
+def test_calls_with_ids_of_their_own_share_a_query_and_get_them_back(models: Models) -> None:
+    """But for an id that is not ASCII, which is read by itself, one that is not UTF-8, and whatever else differs."""
+    bodies = [_infer([50.0 + index], "linear", f"{index:03}") for index in range(12)]
+    bodies[3] = bodies[3].replace(b"003", "é3".encode())
+    bodies[5] = bodies[5].replace(b"005", b"\xff05")
+    bodies[7] = bodies[7].replace(b"fahrenheit", b"Fahrenheit")
+    codec, others = InferCodec(), [bodies[3], bodies[5], bodies[7]]
+    (crowd,), single = crowds([Request(codec, body, lambda _: None, 0.0) for body in bodies])
+    assert [request.body for request in crowd.requests] == [body for body in bodies if body not in others]
+    assert [request.body for request in single] == others
+    answers = _outcomes(models, [(codec, body) for body in bodies], BatchLimits())
+    assert answers == [_outcomes(models, [(InferCodec(), body)])[0] for body in bodies]
+    assert [error for error, _ in answers if error] == ["MalformedError", "InvalidRequestError"]
+    assert _ids(answers) == ["000", "001", "002", "é3", "004", "006", "008", "009", "010", "011"]
+
+
+@pytest.mark.parametrize("left", [1, 2, 7])
+def test_what_is_left_of_calls_with_ids_of_their_own_keeps_them(models: Models, left: int) -> None:
+    """Where the rows of all others must not be run; also of a single one, whose answer is written by itself."""
+    codec = InferCodec()
+    bodies = [_infer([50.0 if index >= 12 - left else -500.0], "linear", f"{index:03}") for index in range(12)]
+    answers = _outcomes(models, [(codec, body) for body in bodies])
+    assert _ids(answers) == [f"{index:03}" for index in range(12 - left, 12)]
+
+
+def _ids(answers: Sequence[tuple[str, bytes]]) -> list[str]:
+    return [pb.ModelInferResponse.FromString(body).id for error, body in answers if not error]
 
 
 def test_few_calls_are_left_alone() -> None:

@@ -160,6 +160,16 @@ def test_every_call_of_any_burst_is_answered_by_the_version_it_names(
             assert (version == 2) == is_for_canary(place_of_id(request_id.encode(), b"linear/2"), 0.5)
 
 
+def test_each_of_many_like_calls_goes_where_its_own_id_says(models: Models) -> None:
+    """Also where they differ in nothing but their ids, and so share a query."""
+    ids = [f"{number:04}" for number in range(40)]
+    requests = [infer(50.0, request_id=each) for each in ids]
+    Plane(models).answer(requests)
+    versions = [check(request, (50.0,)) for request in requests]
+    assert versions == [2 if is_for_canary(place_of_id(each.encode(), b"linear/2"), 0.5) else 1 for each in ids]
+    assert set(versions) == {1, 2}
+
+
 def test_a_request_that_names_a_version_gets_it(models: Models) -> None:
     """The rule concerns those alone that leave the choice to the server."""
     requests = [convert(50.0, request_id=str(number), version=1) for number in range(20)]
