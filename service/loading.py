@@ -4,6 +4,7 @@ Nothing here decides what is loaded, or when. What comes out answers right in th
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,9 +125,15 @@ class LoadedVersion:
             return None
         if self.range is not None and _all_within(rows, *self.range):
             return NONE[: len(rows)]
-        low, high = self.domain
-        inside = np.logical_and(rows >= low, rows <= high).all(axis=1)
-        return np.logical_not(inside)  # so that NaN is outside
+        return outside_of(rows, *self.domain)
+
+
+def outside_of(rows: NDArray[np.float32], low: NDArray[np.float32], high: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which rows of `[N, columns]` have a value outside its column's range; NaN is outside of any."""
+    table = rows.reshape(len(rows), math.prod(rows.shape[1:]))
+    columns = np.ascontiguousarray(table.T)  # NumPy begins anew with every row, however short
+    inside = np.logical_and(columns >= low[:, np.newaxis], columns <= high[:, np.newaxis]).all(axis=0)
+    return np.logical_not(inside)
 
 
 def _all_within(rows: NDArray[np.float32], low: float, high: float) -> bool:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from proto.artefact import Artefact, GoldenVectors, to_metadata
 from proto.repository import Repository
 from service.engine import EngineOptions
 from service.errors import InvalidRequestError, NotReadyError, UnknownModelError
+from service.loading import outside_of
 from service.models import Models, VerificationError, VersionPolicy, choose_default_model, load_version
 from tests.service.artefacts import describe, make_artefact, make_linear, make_plain
 
@@ -108,6 +110,25 @@ def test_a_plain_file_serves_without_what_it_does_not_state(tmp_path: Path) -> N
     assert loaded.converts
     assert not loaded.rows_independent
     assert loaded.outside(np.zeros((1, 1), np.float32)) is None
+
+
+@given(
+    data=st.data(),
+    ranges=st.lists(st.tuples(st.integers(-9, 0), st.integers(0, 9)), min_size=1, max_size=5),
+    rows=st.integers(0, 40),
+)
+def test_a_row_is_outside_where_one_of_its_values_is(
+    data: st.DataObject, ranges: list[tuple[int, int]], rows: int
+) -> None:
+    """Of any number of columns, each with its own range, its ends included; NaN lies in none."""
+    values = st.sampled_from([-np.inf, -10.0, -9.0, -1.0, -0.0, 0.5, 9.0, 9.5, np.inf, np.nan])
+    table = data.draw(hnp.arrays(np.float32, (rows, len(ranges)), elements=values))
+    low, high = (np.array(ends, np.float32) for ends in zip(*ranges, strict=True))
+    expected = [
+        not all(least <= value <= most for value, (least, most) in zip(row, ranges, strict=True))
+        for row in table.tolist()
+    ]
+    assert outside_of(table, low, high).tolist() == expected
 
 
 def test_what_does_not_exist_is_answered_with_what_does(repository: Repository) -> None:
