@@ -265,17 +265,14 @@ def _raw(plan: Plan, identity: bytes, arrays: Sequence[Tensor]) -> Body:
     if len(arrays) == 1 and arrays[0].nbytes <= SMALL_BYTES and plan.outputs[0][0] is not BYTES and LITTLE_ENDIAN:
         (prefix,) = plan.prefix((arrays[0].shape,))
         return [identity + prefix + arrays[0].tobytes()]
-    parts: list[Part] = [identity]
+    parts: list[Part] = []
     size = 0
     for prefix, (datatype, _), array in zip(
         plan.prefix(tuple([array.shape for array in arrays])), plan.outputs, arrays, strict=True
     ):
-        parts.append(prefix)
         contents = to_raw(datatype, array)
-        if datatype is BYTES:
-            parts += length_delimited(_RAW, [contents])
-        else:
-            parts.append(contents)
+        head = prefix + field_head(_RAW, len(contents)) if datatype is BYTES else prefix
+        parts += [head if parts else identity + head, contents]
         size += array.nbytes
     return [b"".join(parts)] if size <= JOINED_BYTES else parts
 

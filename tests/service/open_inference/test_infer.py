@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,9 +13,13 @@ from proto.inference.v2 import open_inference_pb2 as pb
 from proto.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from proto.repository import Repository
 from service.client import error_from
+from service.engine import EngineOptions
+from service.loading import load_version
+from service.open_inference.infer import InferCodec
+from service.query import Answer
 from service.server import Server
 from service.status import Code
-from tests.service.artefacts import HALF_WIDTH_CELSIUS, exact_celsius
+from tests.service.artefacts import HALF_WIDTH_CELSIUS, exact_celsius, make_artefact
 from tests.service.conftest import StartServer
 from tests.service.open_inference import graphs
 from tests.service.open_inference.calls import CONTENTS, STORAGE, TIMEOUT_SECONDS, fahrenheit, outputs_of, request
@@ -62,6 +67,23 @@ def test_every_datatype_is_answered_in_the_encoding_of_its_request(any_stub: GRP
             back = outputs_of(answer)["y"]
             assert back.shape == values.shape
             assert back.tolist() == values.tolist() or back.tobytes() == values.tobytes()
+
+
+def test_a_large_answer_is_its_head_and_the_output_itself(tmp_path: Path) -> None:
+    """Two parts to be sent, the second of which is what ONNX Runtime wrote, and no copy of it."""
+    repository = Repository(tmp_path)
+    repository.publish("linear", make_artefact())
+    version = load_version(repository, "linear", 1, EngineOptions(device="cpu"))
+    values = np.linspace(30, 80, 1 << 16, dtype=np.float32).reshape(-1, 1)
+    codec = InferCodec()
+    query = codec.decode(request("linear", {"fahrenheit": ("FP32", values)}, id="17").SerializeToString())
+    query.bind(version)
+    outputs = version.engine.run([values])
+    head, contents = codec.encode(query, Answer(version, outputs, None, inside=True))
+    assert np.shares_memory(outputs[0], np.frombuffer(contents, np.uint8))
+    answer = pb.ModelInferResponse.FromString(b"".join([head, contents]))
+    assert (answer.model_name, answer.model_version, answer.id) == ("linear", "1", "17")
+    assert outputs_of(answer)["celsius"].tobytes() == outputs[0].tobytes()
 
 
 def test_several_inputs_and_outputs_go_by_their_names(any_stub: GRPCInferenceServiceStub) -> None:
