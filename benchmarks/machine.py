@@ -17,7 +17,7 @@ from benchmarks.process import ServerProcess
 PYTHON: Final = sys.executable
 _IGNORED: Final = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack")
 _NAMED: Final = {
-    "quicksilver": ("quicksilver-serving", "onnxruntime", "ngh2", "uvloop", "grpcio", "protobuf", "numpy"),
+    "quicksilver": ("quicksilver-serving", "onnxruntime", "uvloop", "grpcio", "protobuf", "numpy"),
     "grpcio": ("grpcio", "protobuf", "onnxruntime"),
     "triton": ("nvidia-pytriton", "onnxruntime"),
     "mlserver": ("mlserver", "grpcio", "onnxruntime"),

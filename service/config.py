@@ -106,7 +106,7 @@ class Settings(BaseModel):
         "127.0.0.1:50051", description="where gRPC listens: HOST:PORT or unix:PATH; port 0 takes a free one"
     )
     transport: Literal["auto", "http2", "grpcio"] = Field(
-        "auto", description="front that serves gRPC: http2 (fast), grpcio (reference), or auto: http2 where it can be"
+        "auto", description="front that serves gRPC: http2 (fast), grpcio (reference), or auto: http2"
     )
     workers: int = Field(
         1, ge=1, le=256, description="processes that serve behind one port; more than one needs the http2 front"

@@ -2,22 +2,17 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
-
-import structlog
+from typing import Final, Protocol
 
 from service.calls import Method, Tracer
 from service.config import Settings
 from service.dataplane import Dataplane
 from service.front_grpcio import GrpcioFront, GrpcioOptions
+from service.front_http2 import Http2LoopThread
+from service.http2 import Certificates, Http2Limits
 from service.metrics import Metrics
 from service.runner import Runner
 from service.workers.handoff import Arrivals
-
-if TYPE_CHECKING:
-    from service.http2 import Http2Limits
-
-log = structlog.get_logger(__name__)
 
 _FEW_CALLS: Final = 64
 """A connection of the fast front may have so many calls open, however few there may be over all."""
@@ -46,19 +41,13 @@ def make_front(  # noqa: PLR0917 - each of another kind
     arrivals: Arrivals | None = None,
     tracer: Tracer | None = None,
 ) -> Front:
-    """Make the front that the settings name. `auto` takes the fast one, or says why it cannot and takes grpcio's.
+    """Make the front that the settings name; `auto` is the fast one.
 
     With `arrivals` it serves connections that another process accepts, which grpcio's cannot.
     """
     if settings.transport == "grpcio":
         return _grpcio(settings, methods, dataplane, metrics, tracer)
-    try:
-        return _http2(settings, methods, dataplane, metrics, arrivals, tracer)
-    except ModuleNotFoundError as error:
-        if settings.transport == "http2" or arrivals is not None:
-            raise
-        log.warning("the fast front cannot be imported; grpcio's serves instead", reason=str(error))
-        return _grpcio(settings, methods, dataplane, metrics, tracer)
+    return _http2(settings, methods, dataplane, metrics, arrivals, tracer)
 
 
 def _grpcio(
@@ -93,9 +82,6 @@ def _http2(  # noqa: PLR0917 - as above
     arrivals: Arrivals | None,
     tracer: Tracer | None,
 ) -> Front:
-    from service.front_http2 import Http2LoopThread  # noqa: PLC0415 - ngh2 may have no build for this platform
-    from service.http2 import Certificates  # noqa: PLC0415 - as above
-
     limits = http2_limits(settings)
     metrics.knows_connections()
     tls = settings.tls
@@ -112,13 +98,11 @@ def _http2(  # noqa: PLR0917 - as above
     )
 
 
-def http2_limits(settings: Settings) -> "Http2Limits":
+def http2_limits(settings: Settings) -> Http2Limits:
     """The fast front's bounds in one process with these settings, which are a worker's part where there are several.
 
     One connection may have a quarter of the bytes and of the calls in hand, though always one message and a few calls.
     """
-    from service.http2 import Http2Limits  # noqa: PLC0415 - ngh2 may have no build for this platform
-
     return Http2Limits(
         max_connections=settings.max_connections,
         max_calls=settings.max_waiting_calls,

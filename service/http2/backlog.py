@@ -42,7 +42,10 @@ class Backlog(Hand, Flushable):
         self._waiters.add(self)
 
     def owe(self, stream_id: int, size: int) -> None:
-        """Leave a window as it is after bytes were received, until there is room again."""
+        """Leave windows as they are after bytes were received, until there is room again.
+
+        Stream 0 is the connection: its streams have no window left to open.
+        """
         self._owed[stream_id] = self._owed.get(stream_id, 0) + size
         self._waiters.add(self)
 
@@ -50,7 +53,7 @@ class Backlog(Hand, Flushable):
         """Open the connection's window again for what was received on a stream that is gone."""
         owed = self._owed.pop(stream_id, 0)
         if owed:
-            self._http2.acknowledge_received_data(owed, stream_id)
+            self._http2.acknowledge(stream_id, owed)
 
     def pump_later(self, stream: StreamCall) -> None:
         """Have `pump` called before the next flush."""
@@ -59,7 +62,7 @@ class Backlog(Hand, Flushable):
 
     def is_full(self, stream_id: int) -> bool:
         """Whether a stream should be sent no more for the time being: too much waits for the peer."""
-        return self.clogged or self._http2.queued_body_size(stream_id) > self._limits.max_unsent_bytes // _STREAM_PART
+        return self.clogged or self._http2.queued_bytes_of(stream_id) > self._limits.max_unsent_bytes // _STREAM_PART
 
     def resume_later(self, stream: StreamCall) -> None:
         """Have `resume` called once the stream is not full, in another turn of the loop."""
@@ -83,7 +86,7 @@ class Backlog(Hand, Flushable):
                 if stream.stopped:
                     continue
             if not self.held_back:
-                self._http2.acknowledge_received_data(self._owed.pop(stream_id), stream_id)
+                self._http2.acknowledge(stream_id, self._owed.pop(stream_id))
         if not self._waiting and not self._owed and not self._pausing:
             self._waiters.discard(self)
 

@@ -17,12 +17,13 @@ class Budget:
     takes gives back exactly what was taken, once.
     """
 
-    __slots__ = ("_max_bytes", "_max_calls", "_pressed_bytes", "bytes", "calls")
+    __slots__ = ("_many_calls", "_max_bytes", "_max_calls", "_pressed_bytes", "bytes", "calls")
 
     def __init__(self, limits: Http2Limits) -> None:
         self._max_bytes = limits.max_bytes_in_hand
         self._pressed_bytes = limits.max_bytes_in_hand // 2
         self._max_calls = limits.max_calls
+        self._many_calls = limits.max_calls - limits.max_calls // 8 - 1
         self.bytes = 0
         self.calls = 0
 
@@ -57,6 +58,10 @@ class Budget:
         """
         if self.bytes >= self._max_bytes:
             raise OverloadedError(f"{self.bytes} bytes are in hand: max_waiting_bytes is {self._max_bytes}", Shed.BYTES)
+
+    def has_room(self, calls: int, size: int) -> bool:
+        """Whether so many calls with so many bytes are admitted, whoever asks: no limit is near."""
+        return self.calls + calls <= self._many_calls and self.bytes + size < self._max_bytes
 
     def admit_call(self, own_calls: int) -> None:
         """Refuse where no more calls may be opened by a connection that has `own_calls` open.

@@ -21,6 +21,7 @@ from service.errors import DrainingError, OverloadedError, Shed
 from service.http2.budget import Budget
 from service.http2.compression import Allowance
 from service.http2.costs import Costs
+from service.http2.frames import LEAST_MAX_FRAME_BYTES
 from service.http2.limits import Http2Limits
 from service.runs import Run
 from service.status import Code
@@ -164,6 +165,15 @@ class Burst:
             self._small.append(request)
         if not self._scheduled:
             self._schedule()
+
+    def add_all(self, requests: Sequence[Request]) -> None:
+        """Let requests be answered in this burst that came in a frame each, and weigh no more than they hold."""
+        if self.limits.inline_bytes >= LEAST_MAX_FRAME_BYTES:
+            self._small += requests
+            self._schedule()
+            return
+        for request in requests:
+            self.add(request, len(request.body))
 
     def aside(self, work: Away) -> None:
         """Have a worker do something for one call; it is told on the loop's thread, unless it was cancelled."""

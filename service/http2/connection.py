@@ -5,23 +5,18 @@ does not take its answers gets no more of them made.
 """
 
 import asyncio
-import contextlib
 import math
 from time import monotonic
 from typing import cast
 
-import structlog
-from ngh2 import DenialOfServiceError, ErrorCode, NGH2Error
-
 from service.closed import Closed
 from service.errors import DrainingError, ServiceError, Shed
 from service.http2.ages import Step, next_step, old_or_idle
+from service.http2.frames import ErrorCode
 from service.http2.incoming import Incoming
 from service.http2.outgoing import Outgoing
 from service.http2.shared import Shared
 from service.http2.stalls import Idle
-
-log = structlog.get_logger(__name__)
 
 
 class Peer(Outgoing, asyncio.Protocol):
@@ -49,16 +44,8 @@ class Peer(Outgoing, asyncio.Protocol):
             return
         self.burst.catch_up()
         now = self._times.heard = monotonic()
-        try:
-            self._http2.receive_data(data)
-            control = self._incoming.read(self, now)
-        except NGH2Error as error:
-            self._broken(error)
-            return
-        if control and not self._line.keeps_pace(control, now):
-            self._line.ends_by(Closed.MISUSE)
-            self.end(ErrorCode.ENHANCE_YOUR_CALM, "too many control frames")
-            return
+        self._line.receive(data, now)
+        self._incoming.read(self, now)
         self.burst.touch(self)
 
     def pause_writing(self) -> None:
@@ -83,27 +70,17 @@ class Peer(Outgoing, asyncio.Protocol):
     def flush(self) -> None:
         """Write what there is to write."""
         self._relieve()
-        if not self._line.writable:
-            return
-        try:
+        if self._line.writable:
             self._line.write()
-        except NGH2Error as error:
-            self._broken(error)
 
     def settle(self) -> None:
         """See what was changed by writing; also where so much was written that no more may be."""
         if not self._line.open:
             return
-        try:
-            if self._stopping:
-                self._line.write()  # what was queued since the last flush: a reset would overtake it
+        self._incoming.read(self, self._times.heard)
+        if self._stopping:
+            self._stop_answered()
             self._incoming.read(self, self._times.heard)
-            if self._stopping:
-                self._stop_answered()
-                self._incoming.read(self, self._times.heard)
-        except NGH2Error as error:
-            self._broken(error)
-            return
         self._calls.arm()
         self._count_unsent()
         if self._pausing:
@@ -176,22 +153,3 @@ class Peer(Outgoing, asyncio.Protocol):
         """Drop the connection."""
         self._line.ends_by(why)
         self._line.abort()
-
-    # Where the peer breaks the rules ----------------------------------------------------------------------------------
-
-    def _broken(self, error: NGH2Error) -> None:
-        """End a connection on which ngh2 gave up."""
-        if self._times.last_called:  # the last answers, once written, ended their calls: that may not be read yet
-            with contextlib.suppress(NGH2Error):
-                self._incoming.read(self, self._times.heard)
-        if not self._line.open:
-            return
-        if self._times.last_called and not self._calls:  # it spoke on after its connection's end
-            self.close()
-            return
-        log.debug("connection broke off", reason=str(error))
-        # not one stream less: its client would take an answered call for one that never began
-        excess = isinstance(error, DenialOfServiceError)
-        code = ErrorCode.ENHANCE_YOUR_CALM if excess else ErrorCode.PROTOCOL_ERROR
-        self._line.break_off(self._incoming.last_stream, code)
-        self.close(Closed.MISUSE)

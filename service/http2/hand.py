@@ -41,15 +41,16 @@ class Hand:
         """Whether no window may be opened: too much is in hand."""
         return self._held > self._limits.max_connection_bytes_in_hand or self._budget.pressed or self.clogged
 
-    def begin(self, size: int) -> None:
-        """Count bytes of a request into what is in hand, and into what is being answered; errors as `take`."""
-        self.take(size)
-        self._running += size
+    def has_room(self, calls: int, size: int) -> bool:
+        """Whether so many further calls may be run, with so many bytes together."""
+        waiting = self._unsent + self._queued + self._running + size
+        return waiting <= self._limits.max_unsent_bytes and self._budget.has_room(calls, size)
 
-    def finish(self, size: int) -> None:
-        """Count them out of both."""
-        self._running -= size
-        self.give(size)
+    def begin(self, size: int) -> None:
+        """Count bytes of requests into what is in hand, and into what is being answered. There is room for them."""
+        self._held += size
+        self._running += size
+        self._budget.bytes += size
 
     def running(self, size: int) -> None:
         """Count bytes of requests that are being answered for this link, in and (negative) out."""
@@ -61,9 +62,10 @@ class Hand:
         Raises:
             OverloadedError: no more may be taken.
         """
-        self._budget.admit_bytes()
+        budget = self._budget
+        budget.admit_bytes()
         self._held += size
-        self._budget.take(size)
+        budget.bytes += size
 
     def give(self, size: int) -> None:
         """Count them out."""

@@ -186,3 +186,9 @@ def _write_field(key: str, value: str | bytes) -> tuple[bytes, bytes]:
     if isinstance(value, bytes) != key.endswith("-bin"):
         raise ValueError(f"the value of {key!r} must be {'bytes' if key.endswith('-bin') else 'text'}")
     return key.encode(), _write_base64(value) if isinstance(value, bytes) else value.encode("ascii")
+
+
+HEAD: Final[Headers] = tuple(response())
+"""The header block that goes before an ordinary answer."""
+TAIL: Final[Headers] = tuple(trailers(None))
+"""The one that goes after it."""

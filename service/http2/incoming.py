@@ -1,44 +1,38 @@
-"""What a connection's peer sent, frame by frame: calls are opened or refused, and given what is theirs."""
+"""What a connection's peer sent, event by event: calls are opened or refused, and given what is theirs."""
 
+from collections.abc import Sequence
 from typing import Final
 
-from ngh2 import ErrorCode
-from ngh2.events import (
-    ConnectionClosed,
-    DataReceived,
-    Event,
-    PingAcknowledged,
-    RequestReceived,
-    SettingsReceived,
-    StreamClosed,
-    TrailersReceived,
-)
+import structlog
 
-from service.calls import BatchedMethod, Trace
 from service.closed import Closed
 from service.errors import ServiceError, UnimplementedError
-from service.http2.headers import Refusal, trailers_only
+from service.http2.headers import Headers, Refusal, trailers_only
 from service.http2.line import Line
 from service.http2.open_calls import OpenCalls
-from service.http2.opening import Known, open_stream
+from service.http2.opening import Known, known_of, open_stream
 from service.http2.outgoing import DRAIN_PING, Outgoing
+from service.http2.session import Answered, Begun, Ended, Event, Greeted, More, Whole
 from service.http2.shared import Shared
 from service.http2.streaming import StreamCall
-from service.http2.whole import whole_call
+from service.http2.streams import Stream
+from service.http2.whole import WholeCall, whole_calls
 from service.status import code_of
 
-_ORDINARY_CLOSES: Final = frozenset((ErrorCode.NO_ERROR, ErrorCode.CANCEL, ErrorCode.REFUSED_STREAM))
+log = structlog.get_logger(__name__)
+
+_MAX_KNOWN: Final = 32
+"""Header lists that a connection remembers; a client whose calls all differ gains nothing by more."""
 _PATH_SHOWN: Final = 200
-_PROVOKED_RESET_COST: Final = 10
-"""Control frames that a stream counts for which we had to reset since its peer broke the rules."""
 
 
 class Incoming:
-    """Reads what ngh2 made of a connection's bytes. It is told each time whose link that is, and keeps no reference."""
+    """Reads what the session made of a connection's bytes.
+
+    It is told each time whose link that is, and keeps no reference.
+    """
 
     def __init__(self, shared: Shared, line: Line, calls: OpenCalls) -> None:
-        self.last_stream = 0
-        """The last stream on which a call was asked for."""
         self._shared = shared
         self._burst = shared.burst
         self._budget = shared.budget
@@ -46,150 +40,148 @@ class Incoming:
         self._http2 = line.http2
         self._times = line.times
         self._calls = calls
-        self._known: Known | None = None
-        """What the header block of the last call asked for."""
+        self._known: dict[int, Known] = {}
+        """What header lists ask for, by their identity: the session gives the same object for the same block."""
 
-    def read(self, link: Outgoing, now: float) -> int:
-        """Hand on what ngh2 made of the bytes, and return how many frames brought nothing.
-
-        Raises:
-            NGH2Error: the peer broke the rules.
-        """
-        control = 0
-        for event in self._http2.events():
-            if isinstance(event, DataReceived):
-                control += self._read_data(link, event, now)
-            elif isinstance(event, RequestReceived):
-                self._read_request(link, event, now)
-            else:
-                self._open_rest(link, now)
-                if isinstance(event, StreamClosed):
-                    control += self._stream_closed(link, event)
+    def read(self, link: Outgoing, now: float) -> None:
+        """Hand on what came, and end the calls whose streams ended."""
+        session = self._http2
+        if session.wholes:
+            wholes, session.wholes = session.wholes, []
+            self._read_wholes(link, wholes, now)
+        if session.events:
+            events, session.events = session.events, []
+            for event in events:
+                if isinstance(event, More):
+                    self._read_more(link, event)
                 else:
-                    control += 1
-                    self._read_other(link, event)
-        self._open_rest(link, now)
-        return control
+                    self._read_event(link, event, now)
+        if session.closed:
+            closed, session.closed = session.closed, []
+            link.forget(closed)
+            self._calls.end(closed)
+        if session.finished:
+            link.close(Closed.PEER)
 
     # Calls that begin -------------------------------------------------------------------------------------------------
 
-    def _read_request(self, link: Outgoing, event: RequestReceived, now: float) -> None:
-        self.last_stream = event.stream_id
-        known = self._known
-        if known is None or event.headers != known.headers:
-            known = self._meet(link, event)
-            if known is None:
-                return
-        try:
-            self._budget.admit_call(len(self._calls.streams) + len(self._calls.openings))
-        except ServiceError as error:
-            self._refuse_with(link, event, known.method.path, error)
-            return
-        self._budget.calls += 1
-        tracer = self._tracer
-        trace = None if tracer is None else tracer.begin(known.method.path, known.head.metadata, now)
-        if known.may_be_whole and not event.end_stream and trace is None:
-            self._calls.openings[event.stream_id] = event, known
+    def _read_wholes(self, link: Outgoing, wholes: list[Whole], now: float) -> None:
+        """Open calls of which all came at once, and have them answered: together where they are alike, as most are."""
+        size = sum([len(data) for _, _, data in wholes])
+        if link.held_back:
+            link.owe(0, size)
         else:
-            self._open(link, event, known, now, trace)
+            self._http2.acknowledge(0, size)
+        while wholes:
+            known = self._known.get(id(wholes[0][1]))
+            calls: list[WholeCall] = []
+            if known is not None and known.may_be_whole and self._tracer is None and link.has_room(len(wholes), size):
+                calls, wholes = whole_calls(link, known, wholes, now)
+                self._run(calls)
+                self._budget.calls += len(calls)
+            if not calls:
+                self._read_whole(link, wholes[0], now)
+                wholes = wholes[1:]
 
-    def _meet(self, link: Outgoing, event: RequestReceived) -> Known | None:
-        """Read a header block that is not that of the call before; None where the call is refused for it."""
-        head = self._shared.heads.read(event.headers)
+    def _read_whole(self, link: Outgoing, whole: Whole, now: float) -> None:
+        """Open a call of which all came at once, and have it answered, whatever it is."""
+        stream_id, fields, data = whole
+        known = self._admit(link, stream_id, fields, ended=True)
+        if known is None:
+            return
+        if known.may_be_whole and self._tracer is None and link.has_room(1, len(data)):
+            calls, _ = whole_calls(link, known, [whole], now)
+            if calls:
+                self._run(calls)
+                return
+        stream = self._open(link, stream_id, known, now, ended=True)
+        if stream is not None:
+            stream.receive(data, True)
+
+    def _run(self, calls: Sequence[WholeCall]) -> None:
+        if calls:
+            self._calls.keep_all(calls)
+            self._burst.add_all(calls)
+
+    def _admit(self, link: Outgoing, stream_id: int, fields: Headers, *, ended: bool) -> Known | None:
+        """Find out what is asked for, and count a call; None where it is refused."""
+        known = self._known.get(id(fields)) or self._meet(link, stream_id, fields, ended=ended)
+        if known is None:
+            return None
+        try:
+            self._budget.admit_call(len(self._calls.streams))
+        except ServiceError as error:
+            self._refuse_with(link, stream_id, known.method.path, error, ended=ended)
+            return None
+        self._budget.calls += 1
+        return known
+
+    def _meet(self, link: Outgoing, stream_id: int, fields: Headers, *, ended: bool) -> Known | None:
+        """Read a header list that was not met before; None where the call is refused for it."""
+        head = self._shared.heads.read(fields)
         if isinstance(head, Refusal):
-            self._refuse(link, event, "", head)
+            self._refuse(link, stream_id, "", head, ended=ended)
             return None
         method = self._shared.methods.get(head.path)
         if method is None:
             shown = head.path[:_PATH_SHOWN].decode("utf-8", "replace")
-            self._refuse_with(link, event, "", UnimplementedError(f"no method {shown}"))
+            self._refuse_with(link, stream_id, "", UnimplementedError(f"no method {shown}"), ended=ended)
             return None
-        may_be_whole = isinstance(method, BatchedMethod) and head.timeout_seconds > 0
-        self._known = Known(event.headers, head, method, self._burst.tally(method.path), may_be_whole)
-        return self._known
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        known = self._known[id(fields)] = known_of(fields, head, method, self._burst.tally(method.path))
+        return known
 
-    def _open(
-        self, link: Outgoing, event: RequestReceived, known: Known, now: float, trace: Trace | None = None
-    ) -> None:
+    def _open(self, link: Outgoing, stream_id: int, known: Known, now: float, *, ended: bool) -> Stream | None:
+        tracer = self._tracer
+        trace = None if tracer is None else tracer.begin(known.method.path, known.head.metadata, now)
         try:
-            stream = open_stream(link, event.stream_id, known.method, known.head, now, trace)
+            stream = open_stream(link, stream_id, known.method, known.head, now, trace)
         except ServiceError as error:
             if trace is not None:
                 trace.end(code_of(error), 0.0)
             self._budget.calls -= 1
-            self._refuse_with(link, event, known.method.path, error)
-            return
+            self._refuse_with(link, stream_id, known.method.path, error, ended=ended)
+            return None
         self._calls.keep(stream)
         if isinstance(stream, StreamCall):
             stream.start()
-        if event.end_stream:
-            stream.receive(b"", True)
+        return stream
 
-    def _open_rest(self, link: Outgoing, now: float) -> None:
-        """Open the calls of which nothing but the head is there yet."""
-        openings = self._calls.openings
-        while openings:
-            self._open(link, *openings.pop(next(iter(openings))), now)
-
-    def _open_whole(self, link: Outgoing, event: DataReceived, now: float) -> bool:
-        """Open a call that its first bytes complete, and have it answered; False where it is another kind of call."""
-        request, known = self._calls.openings.pop(event.stream_id)
-        method = known.method
-        if event.end_stream and isinstance(method, BatchedMethod):
-            try:
-                call = whole_call(link, event.stream_id, known.tally, method, known.head, event.data, now)
-            except ServiceError:  # the other kind of call will be told the same
-                call = None
-            if call is not None:
-                self._calls.keep(call)
-                self._burst.add(call, len(event.data))
-                return True
-        self._open(link, request, known, now)
-        return False
-
-    def _refuse_with(self, link: Outgoing, event: RequestReceived, path: str, error: ServiceError) -> None:
+    def _refuse_with(self, link: Outgoing, stream_id: int, path: str, error: ServiceError, *, ended: bool) -> None:
         if error.shed is not None:
             self._burst.shed(error.shed)
-        self._refuse(link, event, path, Refusal(trailers_only(error), code_of(error)))
+        self._refuse(link, stream_id, path, Refusal(trailers_only(error), code_of(error)), ended=ended)
 
-    def _refuse(self, link: Outgoing, event: RequestReceived, path: str, refusal: Refusal) -> None:
-        link.refuse(event.stream_id, refusal.answer, ended=event.end_stream)
+    def _refuse(self, link: Outgoing, stream_id: int, path: str, refusal: Refusal, *, ended: bool) -> None:
+        link.refuse(stream_id, refusal.answer, ended=ended)
         self._burst.tally(path).started += 1
         self._burst.failed(path, refusal.code, 0.0)
 
-    # Calls that go on, and end ----------------------------------------------------------------------------------------
+    # What else came ---------------------------------------------------------------------------------------------------
 
-    def _read_data(self, link: Outgoing, event: DataReceived, now: float) -> int:
-        stream_id, data, ended = event.stream_id, event.data, event.end_stream
-        calls = self._calls
-        may_go_on = True
-        if stream_id not in calls.openings or not self._open_whole(link, event, now):
-            stream = calls.streams.get(stream_id)
-            may_go_on = True if stream is None else stream.receive(data, ended)
-        if data:
-            if may_go_on and not link.held_back:
-                self._http2.acknowledge_received_data(len(data), stream_id)
-            else:
-                link.owe(stream_id, len(data))
-            return 0
-        return 0 if ended else 1
-
-    def _stream_closed(self, link: Outgoing, event: StreamClosed) -> int:
-        link.forget(event.stream_id)
-        self._calls.end(event.stream_id)
-        return 0 if event.error_code in _ORDINARY_CLOSES else _PROVOKED_RESET_COST
-
-    # The connection ---------------------------------------------------------------------------------------------------
-
-    def _read_other(self, link: Outgoing, event: Event) -> None:
-        if isinstance(event, TrailersReceived):  # they end the peer's side
-            stream = self._calls.streams.get(event.stream_id)
-            if stream is not None:
+    def _read_event(self, link: Outgoing, event: Event, now: float) -> None:
+        if isinstance(event, Begun):
+            known = self._admit(link, event.stream_id, event.fields, ended=event.ended)
+            stream = known and self._open(link, event.stream_id, known, now, ended=event.ended)
+            if stream and event.ended:
                 stream.receive(b"", True)
-        elif isinstance(event, SettingsReceived):
+        elif isinstance(event, Greeted):
             self._times.greeted = True
-        elif isinstance(event, PingAcknowledged):
-            if event.opaque_data == DRAIN_PING:
+        elif isinstance(event, Answered):
+            if event.data == DRAIN_PING:
                 link.last_call()
-        elif isinstance(event, ConnectionClosed):
-            link.close(Closed.MISUSE if event.error_code else Closed.PEER)  # ngh2, too, sends peers away
+        elif isinstance(event, Ended):
+            log.debug("connection broke off", reason=event.reason)
+            link.break_off()
+
+    def _read_more(self, link: Outgoing, event: More) -> None:
+        stream_id, data, ended = event
+        stream = self._calls.streams.get(stream_id)
+        may_go_on = True if stream is None else stream.receive(data, ended)
+        if not data:
+            return
+        if may_go_on and not link.held_back:
+            self._http2.acknowledge(stream_id, len(data))
+        else:
+            link.owe(stream_id, len(data))

@@ -7,30 +7,33 @@ from time import monotonic
 from typing import Final
 
 import structlog
-from ngh2 import Configuration, Connection, ErrorCode, NGH2Error, Role, Setting
 
 from service.closed import Closed
 from service.http2.ages import Times, age_limit
+from service.http2.frames import ErrorCode
 from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
 from service.http2.pace import Pace
+from service.http2.sending import Part
+from service.http2.session import Session, SessionLimits
 
 log = structlog.get_logger(__name__)
 
 _CHANCE: Final = random.Random()  # noqa: S311 - spreads load, guards nothing
 _LEAVING: Final = frozenset({Closed.AGE, Closed.IDLE, Closed.DRAINING})
 """Why a peer is asked to leave by itself."""
-_GOAWAY: Final = b"\x00\x00\x08\x07\x00\x00\x00\x00\x00"  # on stream 0, eight bytes follow
 _WRITE_BUFFER_BYTES: Final = 1 << 20
 _WRITE_BYTES: Final = 1 << 18
-"""Taken from ngh2 at once as a burst is answered: what it grows to hold more, it copies as it grows."""
+"""Written at once of what waited for the peer's windows."""
+_JOINED_BYTES: Final = 1 << 16
+"""Up to here parts are joined before they are written: it is less work than to write each."""
 
 
 class Line:
-    """A connection as bytes: ngh2's side of it, and the transport. It has no reference to who uses it."""
+    """A connection as bytes: the session, and the transport. It has no reference to who uses it."""
 
     def __init__(self, limits: Http2Limits) -> None:
         now = monotonic()
-        self.http2 = Connection(Role.SERVER, _configuration(limits))
+        self.http2 = Session(_session_limits(limits))
         self.times = Times(connected=now, age_limit=age_limit(now, limits, _CHANCE), heard=now, idle_since=now)
         self.open = False
         """Whether there is a connection that we did not close."""
@@ -62,8 +65,8 @@ class Line:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes of answers that wait for the peer, in ngh2 and in the transport."""
-        return 0 if self._transport is None else self.http2.queued_body_size() + self._transport.get_write_buffer_size()
+        """Bytes of answers that wait for the peer, in the session and in the transport."""
+        return 0 if self._transport is None else self.http2.unsent_bytes + self._transport.get_write_buffer_size()
 
     def takes_the_rest(self, now: float) -> bool:
         """Whether a drained peer has yet to take answers that were written, and still may: it only reads slowly."""
@@ -78,48 +81,38 @@ class Line:
         self._transport = transport
         self.open = True
         transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
-        limits = self._limits
-        self.http2.initiate_connection(
-            {
-                Setting.MAX_CONCURRENT_STREAMS: limits.max_calls_per_connection,
-                Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
-                Setting.MAX_HEADER_LIST_SIZE: limits.max_header_list_bytes,
-            }
-        )
-        self.http2.set_local_window_size(limits.connection_window_bytes)
+        self.http2.greet()
 
     # Bytes ------------------------------------------------------------------------------------------------------------
 
-    def keeps_pace(self, control_frames: int, now: float) -> bool:
-        """Count frames that brought nothing, and tell whether there may be so many."""
-        return self._pace.spend(control_frames, now)
+    def receive(self, data: bytes, now: float) -> None:
+        """Read what came, as long as not too many frames bring nothing."""
+        self._pace.spend(self.http2.receive(data, self._pace.left(now)))
 
     def write(self) -> None:
-        """Write what is queued.
-
-        Raises:
-            NGH2Error: the peer broke the rules.
-        """
-        while self._transport is not None and (out := self.http2.data_to_send(_WRITE_BYTES)):
-            self._transport.write(out)
-            self._pace.sent(self.answers, len(out))
+        """Write what is queued, as far as the peer's windows let it out."""
+        while self.open and (out := self.http2.take(_WRITE_BYTES)):
+            size = self._put(out)
+            self._pace.sent(self.answers, size)
             self.answers = 0
-            if len(out) < _WRITE_BYTES:
-                break
 
     def push(self) -> bool:
-        """Write within a turn, so that one call's many answers do not lie here, and tell whether that could be done.
-
-        What comes of it is left for the flush.
-        """
-        if self._transport is None or not self.writable:
+        """Write within a turn, so that one call's many answers do not lie here, and tell whether that could be done."""
+        if not self.writable:
             return False
-        try:
-            self._transport.write(self.http2.data_to_send())
-        except NGH2Error as error:
-            log.debug("nothing could be written", reason=str(error))
-            return False
+        self.write()
         return True
+
+    def _put(self, parts: list[Part]) -> int:
+        """Hand parts to the transport, joined where they are small, and return how many bytes that were."""
+        if self._transport is None:
+            return 0
+        size = sum(map(len, parts))
+        if size <= _JOINED_BYTES:
+            self._transport.write(b"".join(parts))
+        else:
+            self._transport.writelines(parts)
+        return size
 
     def pause(self) -> None:
         """Stop writing: the peer does not read. What it asks for waits with it."""
@@ -145,18 +138,8 @@ class Line:
 
     def terminate(self, code: ErrorCode) -> None:
         """Write a GOAWAY; the connection is to be closed then."""
-        if self._transport is None:
-            return
-        try:
-            self.http2.terminate_connection(code)
-            self._transport.write(self.http2.data_to_send())
-        except NGH2Error as error:
-            log.debug("no GOAWAY could be sent", reason=str(error))
-
-    def break_off(self, last_stream: int, code: ErrorCode) -> None:
-        """Write the GOAWAY that ngh2, having given up, no longer can."""
-        if self._transport is not None:
-            self._transport.write(_GOAWAY + last_stream.to_bytes(4, "big") + int(code).to_bytes(4, "big"))
+        self.http2.terminate(code)
+        self._put(self.http2.take(0))
 
     def close(self) -> None:
         """Close once the peer has taken what was written: not before, since unread bytes of its would cut that off."""
@@ -189,13 +172,13 @@ class Line:
         self.times.closing = min(self.times.closing, monotonic())
 
 
-def _configuration(limits: Http2Limits) -> Configuration:
+def _session_limits(limits: Http2Limits) -> SessionLimits:
     hard_bytes = HARD_HEADER_FACTOR * limits.max_header_list_bytes
-    return Configuration(
-        auto_window_update=False,
-        max_inbound_header_list_size=hard_bytes,
-        max_inbound_header_count=hard_bytes // 40,
-        max_send_header_block_length=hard_bytes,
-        stream_reset_rate_limit=(limits.control_frames_burst, limits.control_frames_per_second),
-        glitch_rate_limit=(limits.control_frames_burst // 4, limits.control_frames_per_second // 4 or 1),
+    return SessionLimits(
+        max_streams=limits.max_calls_per_connection,
+        stream_window_bytes=limits.stream_window_bytes,
+        connection_window_bytes=limits.connection_window_bytes,
+        max_list_bytes=limits.max_header_list_bytes,
+        hard_list_bytes=hard_bytes,
+        hard_list_fields=hard_bytes // 40,
     )

@@ -6,7 +6,7 @@ Nothing is reserved for what a length merely announces: parts are kept as they c
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from service.calls import Body
@@ -19,6 +19,7 @@ ENCODINGS: Final = {"gzip": 31, "deflate": 15}
 PREFIX_BYTES: Final = 5
 _PREFIX: Final = struct.Struct(">BI")
 _SMALL_PART_BYTES: Final = 4096
+_JOINED_BYTES: Final = 1 << 16
 _COMPRESSION_LEVEL: Final = 1  # floats hardly shrink: the least work
 
 
@@ -43,8 +44,8 @@ class Assembler:
         self._parts: deque[bytes | bytearray] = deque()
         self._offset = 0
         """Bytes of the first part that were taken already."""
-        self._needed = 0
-        """Bytes of the message being read, without its prefix; meaningful once the prefix was read off."""
+        self._needed = PREFIX_BYTES
+        """Bytes of the prefix, or of the message behind it once that was read off."""
         self._compressed: bool | None = None
         """The flag of the message being read; None while its prefix is incomplete."""
         self.held_bytes = 0
@@ -79,7 +80,13 @@ class Assembler:
             return None
         message = Message(self._compressed, self._cut(self._needed))
         self._compressed = None
+        self._needed = PREFIX_BYTES
         return message
+
+    @property
+    def waits(self) -> bool:
+        """Whether `take` has nothing to give, and nothing to find out, before more is fed."""
+        return self.held_bytes < self._needed
 
     @property
     def between_messages(self) -> bool:
@@ -89,11 +96,11 @@ class Assembler:
     def _cut(self, size: int) -> bytes:
         """Take bytes off the front, copying each once."""
         self.held_bytes -= size
-        pieces = []
+        pieces: list[bytes | bytearray | memoryview] = []
         while size:
             part, start = self._parts[0], self._offset
             end = min(start + size, len(part))
-            pieces.append(memoryview(part)[start:end])
+            pieces.append(part if end - start == len(part) else memoryview(part)[start:end])
             size -= end - start
             if end == len(part):
                 self._parts.popleft()
@@ -102,7 +109,8 @@ class Assembler:
                 self._offset = end
         cut = b"".join(pieces)
         for piece in pieces:
-            piece.release()  # a bytearray that is looked at cannot grow
+            if isinstance(piece, memoryview):
+                piece.release()  # a bytearray that is looked at cannot grow
         return cut
 
 
@@ -149,9 +157,18 @@ def deflate(parts: Iterable[bytes | memoryview], encoding: str) -> bytes:
 
 
 def frame(body: Body, *, compressed: bool = False) -> bytes:
-    """Put the prefix before a body, joining its parts: the one copy on the way to ngh2, which takes only bytes."""
+    """Put the prefix before a body, joining its parts."""
     if len(body) == 1:
         part = body[0]
         return b"".join((_PREFIX.pack(compressed, len(part)), part))
     size = sum(map(len, body))
     return b"".join((_PREFIX.pack(compressed, size), *body))
+
+
+def framed_parts(body: Body, *, compressed: bool = False) -> Sequence[bytes | memoryview]:
+    """Put the prefix before a body; the parts of a large one stay as they are, so that nothing is copied.
+
+    A small part must be copied: what it looks at may be the rows of a whole run, which would be kept for its sake.
+    """
+    size = sum(map(len, body))
+    return (_PREFIX.pack(compressed, size), *body) if size > _JOINED_BYTES else (frame(body, compressed=compressed),)

@@ -1,17 +1,12 @@
 """The calls that a connection has open: each takes a place in the budget, and may have to be looked at in time."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from service.http2.ages import Times
 from service.http2.budget import Budget
 from service.http2.deadlines import Wheel
 from service.http2.streams import Stream
-
-if TYPE_CHECKING:
-    from ngh2.events import RequestReceived
-
-    from service.http2.opening import Known
 
 
 class OpenCalls:
@@ -23,15 +18,13 @@ class OpenCalls:
 
     def __init__(self, wheel: Wheel[Stream], budget: Budget, times: Times) -> None:
         self.streams: dict[int, Stream] = {}
-        self.openings: dict[int, tuple[RequestReceived, Known]] = {}
-        """Calls that were admitted, and are opened once more of them was read, or nothing more is there to read."""
         self._wheel = wheel
         self._budget = budget
         self._times = times
         self._fresh: list[Stream] = []
 
     def __bool__(self) -> bool:
-        return bool(self.streams or self.openings)
+        return bool(self.streams)
 
     def keep(self, stream: Stream) -> None:
         """Add a call that was admitted."""
@@ -49,11 +42,19 @@ class OpenCalls:
                     stream.armed = True
         self._fresh.clear()
 
-    def end(self, stream_id: int) -> None:
-        """Learn that a stream is gone, whether or not a call was opened on it."""
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            self._end(stream)
+    def keep_all(self, streams: Sequence[Stream]) -> None:
+        """Add calls that were admitted; they are all due at the same time."""
+        self.streams.update([(stream.stream_id, stream) for stream in streams])
+        self._times.idle_since = math.inf
+        if streams[0].due < math.inf:
+            self._fresh += streams
+
+    def end(self, stream_ids: Sequence[int]) -> None:
+        """Learn that streams are gone, whether or not calls were opened on them."""
+        for stream_id in stream_ids:
+            stream = self.streams.pop(stream_id, None)
+            if stream is not None:
+                self._end(stream)
         if not self.streams:
             self._times.idle_since = self._times.heard
 
@@ -64,8 +65,6 @@ class OpenCalls:
         for stream in streams:
             self._end(stream)
         self._fresh.clear()
-        self._budget.calls -= len(self.openings)
-        self.openings.clear()
 
     def _end(self, stream: Stream) -> None:
         stream.closed()

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 from service.calls import (
+    BatchedMethod,
+    Codec,
     Method,
     StreamMethod,
     Trace,
@@ -12,6 +14,7 @@ from service.errors import (
 )
 from service.http2.burst import Tally
 from service.http2.headers import Headers, RequestHead
+from service.http2.messages import IDENTITY
 from service.http2.streaming import StreamCall
 from service.http2.streams import Link, Stream
 from service.http2.unary import Call
@@ -24,8 +27,20 @@ class Known(NamedTuple):
     head: RequestHead
     method: Method
     tally: Tally
-    may_be_whole: bool
-    """Whether a call that begins so may be a `WholeCall`."""
+    codec: Codec | None
+    """Where a call that begins so may be a `WholeCall`: what decodes it."""
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether a call that begins so may be a `WholeCall`."""
+        return self.codec is not None
+
+
+def known_of(headers: Headers, head: RequestHead, method: Method, tally: Tally) -> Known:
+    """Find out what a header list asks for."""
+    is_plain = head.timeout_seconds > 0 and head.answer_encoding == IDENTITY
+    codec = method.codec if isinstance(method, BatchedMethod) and is_plain else None
+    return Known(headers, head, method, tally, codec)
 
 
 def open_stream(  # noqa: PLR0917 - called for every call, where names cost

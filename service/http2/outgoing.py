@@ -1,15 +1,16 @@
 """What a connection sends: the answers of its calls, and what it has to say itself."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from ngh2 import Connection, ErrorCode, NGH2Error
 
 from service.calls import Request
 from service.closed import Closed
 from service.http2.backlog import Backlog
+from service.http2.frames import ErrorCode
 from service.http2.headers import Headers
+from service.http2.sending import Part
 from service.http2.shared import Shared
 
 log = structlog.get_logger(__name__)
@@ -19,7 +20,7 @@ _KEEPALIVE_PING: Final = b"are you?"
 
 
 class Outgoing(Backlog):
-    """A `Link` to the calls of a connection. What they send is queued in ngh2, and written once a turn."""
+    """A `Link` to the calls of a connection. What they send is queued in the session, and written once a turn."""
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
@@ -42,38 +43,50 @@ class Outgoing(Backlog):
         request.reply = answered
         self.burst.add(request, weight_bytes)
 
-    def send_answer(self, stream_id: int, head: Headers, framed: bytes, tail: Headers) -> None:
-        """Send a whole answer with one message."""
-        http2 = self._http2
-        self._queued += len(framed)
+    def finish(self, stream_id: int, size: int, message: bytes) -> None:
+        """Count the bytes of a request out, and send its ordinary answer: one message with its prefix."""
+        self._running -= size
+        self._held -= size
+        self._moved += size
+        self._budget.bytes -= size
+        self._queued += len(message)
         self._line.answers += 1
-        try:
-            http2.send_response(stream_id, head)
-            http2.send_data(stream_id, framed)
-            http2.send_trailers(stream_id, tail)
-        except NGH2Error as error:
-            log.debug("answer came too late", reason=str(error))
+        self._http2.answer(stream_id, message)
+        self.burst.touch(self)
+
+    def send_answer(self, stream_id: int, head: Headers, parts: Sequence[Part], tail: Headers) -> None:
+        """Send a whole answer with one message, its prefix in it."""
+        http2 = self._http2
+        self._queued += sum(map(len, parts))
+        self._line.answers += 1
+        http2.send_head(stream_id, head)
+        http2.send_data(stream_id, parts)
+        http2.send_tail(stream_id, tail)
         self.burst.touch(self)
 
     def send_only(self, stream_id: int, headers: Headers) -> None:
         """Send a header block that is the whole answer."""
-        self._queue(lambda http2: http2.send_response(stream_id, headers, end_stream=True))
+        self._http2.send_head(stream_id, headers, end=True)
+        self.burst.touch(self)
         self._line.answers += 1
 
     def send_head(self, stream_id: int, headers: Headers) -> None:
         """Send the header block before the messages."""
-        self._queue(lambda http2: http2.send_response(stream_id, headers))
+        self._http2.send_head(stream_id, headers)
+        self.burst.touch(self)
 
     def send_message(self, stream_id: int, framed: bytes) -> None:
         """Send one message with its prefix."""
         self._queued += len(framed)
-        self._queue(lambda http2: http2.send_data(stream_id, framed))
+        self._http2.send_data(stream_id, (framed,))
+        self.burst.touch(self)
         if self._queued > self._limits.max_unsent_bytes and self._line.push():
             self._count_unsent()
 
     def send_trailers(self, stream_id: int, headers: Headers) -> None:
         """Send the header block that ends the call."""
-        self._queue(lambda http2: http2.send_trailers(stream_id, headers))
+        self._http2.send_tail(stream_id, headers)
+        self.burst.touch(self)
         self._line.answers += 1
 
     def stop_peer(self, stream_id: int) -> None:
@@ -83,7 +96,8 @@ class Outgoing(Backlog):
 
     def reset(self, stream_id: int) -> None:
         """Cut the stream off, with what is not yet sent."""
-        self._queue(lambda http2: http2.reset_stream(stream_id, ErrorCode.CANCEL))
+        self._http2.reset(stream_id, ErrorCode.CANCEL)
+        self.burst.touch(self)
 
     # What becomes of streams ------------------------------------------------------------------------------------------
 
@@ -93,28 +107,33 @@ class Outgoing(Backlog):
         if not ended:
             self._stopping.add(stream_id)
 
-    def forget(self, stream_id: int) -> None:
-        """Learn that a stream is gone."""
-        self._stopping.discard(stream_id)
+    def forget(self, stream_ids: Sequence[int]) -> None:
+        """Learn that streams are gone."""
+        if self._stopping:
+            self._stopping.difference_update(stream_ids)
         if self._owed:
-            self._pay(stream_id)
+            for stream_id in stream_ids:
+                self._pay(stream_id)
 
     # What the connection itself says ----------------------------------------------------------------------------------
 
     def ask(self) -> None:
         """Find out whether the peer is there."""
-        self._queue(lambda http2: http2.ping(_KEEPALIVE_PING))
+        self._http2.ping(_KEEPALIVE_PING)
+        self.burst.touch(self)
 
     def give_notice(self) -> None:
         """Tell the peer to open no more calls, and ask it to say when it knows."""
-        self._queue(lambda http2: http2.send_shutdown_notice())
-        self._queue(lambda http2: http2.ping(DRAIN_PING))
+        self._http2.give_notice()
+        self._http2.ping(DRAIN_PING)
+        self.burst.touch(self)
 
     def last_call(self) -> None:
         """Name the last call that will be answered."""
         if not self._line.times.last_called:
             self._line.times.last_called = True
-            self._queue(lambda http2: http2.send_goaway(ErrorCode.NO_ERROR))
+            self._http2.last_call()
+            self.burst.touch(self)
 
     def end(self, code: ErrorCode, reason: str) -> None:
         """Say why the connection ends, and close it."""
@@ -123,6 +142,11 @@ class Outgoing(Backlog):
         log.debug("connection is ended", reason=reason)
         self._line.terminate(code)
         self.close()
+
+    def break_off(self) -> None:
+        """Close a connection whose peer broke the rules; the session has a GOAWAY for it."""
+        self._line.write()
+        self.close(Closed.MISUSE)
 
     def close(self, why: Closed | None = None) -> None:
         """Close the connection, and end its calls."""
@@ -139,29 +163,12 @@ class Outgoing(Backlog):
 
     # Writing ----------------------------------------------------------------------------------------------------------
 
-    def _queue(self, action: Callable[[Connection], None]) -> None:
-        if not self._line.open:
-            return
-        try:
-            action(self._http2)
-        except NGH2Error as error:  # the stream went away in the same turn; its StreamClosed is on the way
-            log.debug("answer came too late", reason=str(error))
-        self.burst.touch(self)
-
     def _stop_answered(self) -> None:
         """Reset streams whose answer is out, so that their peer stops sending."""
-        for stream_id in [stream_id for stream_id in self._stopping if self._is_sent(stream_id)]:
+        for stream_id in [stream_id for stream_id in self._stopping if self._http2.is_answered(stream_id)]:
             self._stopping.discard(stream_id)
-            self._http2.reset_stream(stream_id, ErrorCode.NO_ERROR)
+            self._http2.reset(stream_id, ErrorCode.NO_ERROR)
         self._line.write()
-
-    def _is_sent(self, stream_id: int) -> bool:
-        if self._http2.queued_body_size(stream_id):
-            return False
-        if stream_id not in self._calls.streams:
-            return True
-        # an empty window keeps even trailers back
-        return self._http2.stream_remote_window_size(stream_id) > 0 and self._http2.remote_window_size > 0
 
     def _count_unsent(self) -> None:
         self.leave_unsent(self._line.unsent_bytes)

@@ -28,9 +28,12 @@ class Pace:
         """Entitle the peer to what some answers, of `size` bytes together, bring about."""
         self._tokens = min(self._burst, self._tokens + ANSWER_WORTH * calls + size / BYTES_A_FRAME)
 
-    def spend(self, frames: int, now: float) -> bool:
-        """Count frames, and tell whether the peer kept the pace."""
-        grown = self._tokens + self._rate * (now - self._refilled)
+    def left(self, now: float) -> int:
+        """Return how many frames may come at this moment."""
+        self._tokens = min(self._burst, self._tokens + self._rate * (now - self._refilled))
         self._refilled = now
-        self._tokens = min(self._burst, grown) - frames
-        return self._tokens >= 0
+        return int(self._tokens)
+
+    def spend(self, frames: int) -> None:
+        """Count frames that came."""
+        self._tokens -= frames

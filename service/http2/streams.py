@@ -4,6 +4,7 @@ Nothing here knows HTTP/2's frames. A `Link` carries what a call sends; whoever 
 """
 
 import math
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -20,7 +21,8 @@ from service.errors import (
     ServiceError,
 )
 from service.http2.burst import Burst, Tally
-from service.http2.headers import Headers, response, trailers, trailers_only
+from service.http2.headers import Headers, trailers_only
+from service.http2.sending import Part
 from service.status import Code, code_of
 from service.traceparent import request_id
 
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from service.http2.unary import Call
 
 log = structlog.get_logger(__name__)
-
-RESPONSE: Final = response()
-TRAILERS: Final = trailers(None)
 
 FIELDS: Final = (
     "_ended",
@@ -70,8 +69,8 @@ class Link(Protocol):
     def swamped(self) -> bool:
         """Whether so many answers wait for the peer that even calls that were begun must not add to them."""
 
-    def send_answer(self, stream_id: int, head: Headers, framed: bytes, tail: Headers) -> None:
-        """Send a whole answer with one message."""
+    def send_answer(self, stream_id: int, head: Headers, parts: Sequence[Part], tail: Headers) -> None:
+        """Send a whole answer with one message, its prefix in it."""
 
     def send_only(self, stream_id: int, headers: Headers) -> None:
         """Send a header block that is the whole answer."""
@@ -100,8 +99,8 @@ class Link(Protocol):
     def begin(self, size: int) -> None:
         """Count bytes of a request into what is in hand, and into what is being answered. Raises as `take`."""
 
-    def finish(self, size: int) -> None:
-        """Count them out of both."""
+    def finish(self, stream_id: int, size: int, message: bytes) -> None:
+        """Count the bytes of a request out of both, and send its ordinary answer: one message with its prefix."""
 
     def run(self, request: Request, weight_bytes: int) -> None:
         """Have a request answered; its reply is called on the loop's thread."""

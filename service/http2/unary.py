@@ -23,9 +23,9 @@ from service.errors import (
 )
 from service.http2.aside import Aside
 from service.http2.compression import Compressed, framed
-from service.http2.headers import RequestHead, response, trailers, trailers_only
-from service.http2.messages import IDENTITY, Assembler, Message, frame, inflate
-from service.http2.streams import ANSWERED, FIELDS, OPEN, RESPONSE, TRAILERS, Link, Stream, internal
+from service.http2.headers import HEAD, TAIL, RequestHead, response, trailers, trailers_only
+from service.http2.messages import IDENTITY, Assembler, Message, framed_parts, inflate
+from service.http2.streams import ANSWERED, FIELDS, OPEN, Link, Stream, internal
 from service.status import Code, code_of
 
 log = structlog.get_logger(__name__)
@@ -70,11 +70,12 @@ class Call(Stream):
         self._take(len(data))
         if self._assembler is None:
             self._assembler = Assembler(self._max_bytes)
-        self._assemble(self._assembler, data)
+        self._assembler.feed(data)
+        if self._ended or self._message is not None or not self._assembler.waits:
+            self._assemble(self._assembler)
         return True
 
-    def _assemble(self, assembler: Assembler, data: bytes) -> None:
-        assembler.feed(data)
+    def _assemble(self, assembler: Assembler) -> None:
         if self._message is None:
             self._message = assembler.take()
         if self._message is not None and not assembler.between_messages:
@@ -123,10 +124,10 @@ class Call(Stream):
         if isinstance(outcome, ServiceError) or outcome is None:
             self.fail(outcome or InternalError())
             return
-        head, compressed = RESPONSE, False
+        head, compressed = HEAD, False
         if isinstance(request.codec, Compressed) and request.codec.compressed_answer:
             head, compressed = response(self._head.answer_encoding), True
-        link.send_answer(self.stream_id, head, frame(outcome, compressed=compressed), TRAILERS)
+        link.send_answer(self.stream_id, head, framed_parts(outcome, compressed=compressed), TAIL)
         self._request = None
         self.phase = ANSWERED
         seconds = link.burst.now - self.received_seconds
@@ -177,7 +178,7 @@ class Call(Stream):
             self._answered(code_of(error))
             return
         message = answer.framed or link.burst.allowance.framed([answer.body], encoding)
-        link.send_answer(stream_id, head, message, tail)
+        link.send_answer(stream_id, head, (message,), tail)
         self._answered(Code.OK)
 
     def look(self, now: float) -> None:

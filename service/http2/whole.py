@@ -5,16 +5,17 @@ It behaves as any other call does; it only takes fewer steps. Whatever is out of
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
-from service.calls import BatchedMethod, Body, Request
+from service.calls import Body, Codec, Request
 from service.errors import InternalError, ServiceError
-from service.http2.burst import Tally
-from service.http2.headers import RequestHead
-from service.http2.messages import IDENTITY, PREFIX_BYTES, frame
-from service.http2.streams import ANSWERED, OPEN, RESPONSE, TRAILERS, Link, Stream
+from service.http2.messages import PREFIX_BYTES, frame
+from service.http2.opening import Known
+from service.http2.session import Whole
+from service.http2.streams import ANSWERED, OPEN, Link, Stream
 
 log = structlog.get_logger(__name__)
 
@@ -23,39 +24,26 @@ _PREFIXES: Final = [_PREFIX.pack(0, size) for size in range(1024)]
 
 
 class WholeCall(Request, Stream):
-    """A call that waits for its answer.
-
-    Making one counts its bytes among those in hand and those being answered. Raises OverloadedError where no more may
-    be taken; then nothing was counted.
-    """
+    """A call that waits for its answer. Its bytes are counted among those in hand, and those being answered."""
 
     __slots__ = ("_ended", "_held", "_link", "_tally", "armed", "due", "phase", "stream_id")
 
     def __init__(  # noqa: PLR0917 - called for every call, where names cost
-        self,
-        link: Link,
-        stream_id: int,
-        tally: Tally,
-        method: BatchedMethod,
-        head: RequestHead,
-        data: bytes,
-        received: float,
+        self, link: Link, stream_id: int, known: Known, codec: Codec, body: bytes, received: float, deadline: float
     ) -> None:
-        link.begin(len(data))
-        tally.started += 1
         self._link = link
-        self._tally = tally
+        self._tally = known.tally
         self.stream_id = stream_id
-        self.codec = method.codec
-        self.body = data[PREFIX_BYTES:]
+        self.codec = codec
+        self.body = body
         self.received_seconds = received
-        self.deadline_seconds = self.due = received + head.timeout_seconds
-        self.metadata = head.metadata
+        self.deadline_seconds = self.due = deadline
+        self.metadata = known.head.metadata
         self.cancelled = self.armed = False
         self.outcome = self.trace = None  # a call that is followed is a `Call`
         self.phase = OPEN
         self._ended = True
-        self._held = len(data)
+        self._held = len(body) + PREFIX_BYTES
 
     def deliver(self) -> None:
         """Send the outcome, where somebody still waits for it."""
@@ -69,11 +57,10 @@ class WholeCall(Request, Stream):
             link.running(-size)
             self.fail(outcome or _forgotten())
             return
-        link.finish(size)
         self._held = 0
         self.phase = ANSWERED
         self._tally.answered_seconds.append(link.burst.now - self.received_seconds)
-        link.send_answer(self.stream_id, RESPONSE, _framed(outcome), TRAILERS)
+        link.finish(self.stream_id, size, _framed(outcome))
 
     @property
     def idle_since(self) -> float:
@@ -92,23 +79,33 @@ def _framed(body: Body) -> bytes:
     return frame(body)
 
 
-def whole_call(  # noqa: PLR0917 - called for every call, where names cost
-    link: Link, stream_id: int, tally: Tally, method: BatchedMethod, head: RequestHead, data: bytes, received: float
-) -> WholeCall | None:
-    """Make the call, or None where it is no plain one.
+def whole_calls(
+    link: Link, known: Known, wholes: Sequence[Whole], received: float
+) -> tuple[list[WholeCall], list[Whole]]:
+    """Make calls of those that ask for what is known, and are plain; the others are given back.
 
-    That is: its message is not all there, too large, or compressed, or its answer is to be; or the connection is
-    clogged.
-
-    Raises:
-        OverloadedError: no more bytes may be taken.
+    Plain is what has one message, that is not compressed, and not too large. There is room for them: who calls looked.
     """
-    if len(data) < PREFIX_BYTES or head.answer_encoding != IDENTITY or link.clogged:
-        return None
-    flag, length = _PREFIX.unpack_from(data)
-    if flag or length != len(data) - PREFIX_BYTES or length > link.burst.limits.max_message_bytes:
-        return None
-    return WholeCall(link, stream_id, tally, method, head, data, received)
+    codec = known.codec
+    assert codec is not None  # noqa: S101 - who calls has looked
+    headers, max_bytes = known.headers, link.burst.limits.max_message_bytes
+    deadline = received + known.head.timeout_seconds
+    calls, others, size = [], [], 0
+    for whole in wholes:
+        stream_id, fields, data = whole
+        length = len(data) - PREFIX_BYTES
+        if fields is headers and 0 <= length <= max_bytes and data.startswith(_prefix(length)):
+            calls.append(WholeCall(link, stream_id, known, codec, data[PREFIX_BYTES:], received, deadline))
+            size += len(data)
+        else:
+            others.append(whole)
+    known.tally.started += len(calls)
+    link.begin(size)
+    return calls, others
+
+
+def _prefix(size: int) -> bytes:
+    return _PREFIXES[size] if size < len(_PREFIXES) else _PREFIX.pack(0, size)
 
 
 def _forgotten() -> InternalError:

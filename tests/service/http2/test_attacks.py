@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import structlog
-from hpack import Encoder
+from hpack import Encoder, NeverIndexedHeaderTuple
 from hyperframe.frame import (
     ContinuationFrame,
     HeadersFrame,
@@ -148,8 +148,26 @@ def test_many_header_fields(serving: Serving, client: RawClient) -> None:
     assert_honest(serving.address)
 
 
+def test_flood_of_large_header_blocks(serving: Serving, client: RawClient) -> None:
+    """Header blocks far over the limit are answered for a while, each; then the peer is sent away."""
+    fields = [*request(), *[(f"x-{index}", "v" * 1_000) for index in range(58)]]
+    block = Encoder().encode([NeverIndexedHeaderTuple(*each) for each in fields], huffman=False)
+    pieces = [block[at : at + 16_000] for at in range(0, len(block), 16_000)]
+    for _ in range(FLOOD):
+        stream = client.new_stream()
+        frames = [raw_frame(9, 0, stream, piece) for piece in pieces[1:-1]]
+        call = [raw_frame(1, 1, stream, pieces[0]), *frames, raw_frame(9, 4, stream, pieces[-1])]
+        if not client.try_send(b"".join(call)):
+            break
+    client.wait_closed()
+    assert client.goaway is not None
+    assert client.goaway.error_code == ENHANCE_YOUR_CALM
+    assert client.answers[1].status == Code.RESOURCE_EXHAUSTED
+    assert_honest(serving.address)
+
+
 def test_window_overflow_of_a_stream(serving: Serving, client: RawClient) -> None:
-    """A stream's window that overflows costs the connection: libnghttp2 is stricter than it must be."""
+    """A stream's window that overflows costs the connection, which is stricter than it must be."""
     client.send(window_update(half_open(client), (1 << 31) - 1))
     assert_sent_away(client, FLOW_CONTROL_ERROR)
     assert_honest(serving.address)

@@ -37,8 +37,8 @@ def test_the_bound_on_memory_is_the_codes() -> None:
     ):
         assert limits.memory_bound_bytes == (
             limits.max_bytes_in_hand
-            + limits.max_connections * 340 * KIB
+            + limits.max_connections * 360 * KIB
             + limits.max_calls * 2 * KIB
             + 12 * max(limits.max_message_bytes, 4 << 20)
         )
-    assert "max_waiting_bytes + max_connections × 340 KiB + max_waiting_calls × 2 KiB + 12 × max(" in PAGE
+    assert "max_waiting_bytes + max_connections × 360 KiB + max_waiting_calls × 2 KiB + 12 × max(" in PAGE

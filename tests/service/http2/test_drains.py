@@ -165,8 +165,8 @@ def test_peer_that_speaks_on_as_its_last_answer_leaves(models: Models, monkeypat
 
     def flush_and_hear(peer: Peer) -> None:
         flush(peer)
-        drained = not peer._http2.want_read and not peer._http2.want_write  # noqa: SLF001 - the very moment is meant
-        if drained and peer._calls and not spoken:  # noqa: SLF001 - the same
+        finished = peer._http2.finished  # noqa: SLF001 - the very moment is meant
+        if finished and peer._calls and not spoken:  # noqa: SLF001 - the same
             spoken.append(peer)
             peer.data_received(WindowUpdateFrame(0, window_increment=10).serialize())
 

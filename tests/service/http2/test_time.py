@@ -96,13 +96,15 @@ def test_ages_are_spread(seed: int) -> None:
 def test_pace() -> None:
     """A burst is allowed, then the rate; what is sent to the peer adds to it."""
     pace = Pace(Http2Limits(control_frames_burst=100, control_frames_per_second=10), 0.0)
-    assert pace.spend(100, 0.0)
-    assert not pace.spend(1, 0.0)
-    assert pace.spend(9, 1.0)
-    assert not pace.spend(1, 1.0)
+    assert pace.left(0.0) == 100
+    pace.spend(100)
+    assert pace.left(0.0) == 0
+    pace.spend(1)
+    assert pace.left(1.0) == 9
+    pace.spend(9)
+    assert pace.left(1.0) == 0
     pace.sent(10, 10_240)
-    assert pace.spend(49, 1.0)
-    assert not pace.spend(1, 1.0)
+    assert pace.left(1.0) == 50
 
 
 def test_budget() -> None:
