@@ -10,7 +10,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -48,8 +48,15 @@ class FrontObserver(Protocol):
         """Learn that a connection is gone."""
 
 
+_MOST_GO_ON: Final = 4
+"""Connections that go on reading in one turn: an honest call beside any number of floods waits for no more of them."""
+
+
 class Flushable(Protocol):
     """A connection, as far as a burst is concerned."""
+
+    def go_on(self) -> None:
+        """Read more of what came, where not all was read."""
 
     def flush(self) -> None:
         """Write what there is to write."""
@@ -123,6 +130,8 @@ class Burst:
         """Whether the last thing given to a worker was work for one call: those and large requests take turns."""
         self.allowance = Allowance(limits)
         self._dirty: dict[Flushable, None] = {}
+        self._behind: dict[Flushable, None] = {}
+        """Connections of which more came than was read, in the order in which they go on."""
         self._scheduled = False
         self._flushed: list[Flushable] = []
         self._ran: list[tuple[Run, float]] = []
@@ -185,6 +194,11 @@ class Burst:
         self._dirty[peer] = None
         self._schedule()
 
+    def later(self, peer: Flushable) -> None:
+        """Have a connection go on reading, when it is its turn among those that are behind."""
+        self._behind[peer] = None
+        self._schedule()
+
     def tally(self, path: str) -> Tally:
         """Where calls of a method are counted."""
         tally = self._tallies.get(path)
@@ -223,6 +237,12 @@ class Burst:
             self._guarded(peer, peer.flush)
             self._flushed.append(peer)
         self.allowance.renew()
+        for _ in range(min(_MOST_GO_ON, len(self._behind))):
+            peer = next(iter(self._behind))
+            del self._behind[peer]
+            self._guarded(peer, peer.go_on)
+        if self._behind:
+            self._schedule()
         self.loop.call_soon(self._settle)  # the loop sends what was written first: nobody waits for the books
         if self._small:
             self._schedule()

@@ -7,7 +7,7 @@ does not take its answers gets no more of them made.
 import asyncio
 import math
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from service.closed import Closed
 from service.errors import DrainingError, ServiceError, Shed
@@ -17,6 +17,9 @@ from service.http2.incoming import Incoming
 from service.http2.outgoing import Outgoing
 from service.http2.shared import Shared
 from service.http2.stalls import Idle
+
+_READ_SECONDS: Final = 1e-3
+"""What one connection sent is read for about so long; then others have their turn."""
 
 
 class Peer(Outgoing, asyncio.Protocol):
@@ -43,9 +46,19 @@ class Peer(Outgoing, asyncio.Protocol):
         if not self._line.open:
             return
         self.burst.catch_up()
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Read what came, for as long as one connection may keep the loop; what is left waits for another turn."""
         now = self._times.heard = monotonic()
         self._line.receive(data, now)
         self._incoming.read(self, now)
+        while self._line.behind and monotonic() < now + _READ_SECONDS:
+            self._line.receive(b"", now)
+            self._incoming.read(self, now)
+        self._line.heed_behind()
+        if self._line.behind:
+            self.burst.later(self)
         self.burst.touch(self)
 
     def pause_writing(self) -> None:
@@ -66,6 +79,11 @@ class Peer(Outgoing, asyncio.Protocol):
         self._gone(self, self._line.why or Closed.PEER)
 
     # Told by the burst ------------------------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        """Read more of what came."""
+        if self._line.behind:
+            self._read(b"")
 
     def flush(self) -> None:
         """Write what there is to write."""

@@ -45,6 +45,7 @@ class Line:
         self._pace = Pace(limits, now)
         self._transport: asyncio.Transport | None = None
         self._paused = False
+        self._behind = False
 
     # What it is -------------------------------------------------------------------------------------------------------
 
@@ -89,6 +90,23 @@ class Line:
         """Read what came, as long as not too many frames bring nothing."""
         self._pace.spend(self.http2.receive(data, self._pace.left(now)))
 
+    @property
+    def behind(self) -> bool:
+        """Whether more came than was read."""
+        return self.open and self.http2.behind
+
+    def heed_behind(self) -> None:
+        """Let nothing more come while there is more than was read."""
+        if self._behind == self.behind:
+            return
+        self._behind = not self._behind
+        if self._transport is None or self._paused or self._transport.is_closing():
+            return
+        if self._behind:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
     def write(self) -> None:
         """Write what is queued, as far as the peer's windows let it out."""
         while self.open and (out := self.http2.take(_WRITE_BYTES)):
@@ -123,7 +141,7 @@ class Line:
     def resume(self) -> None:
         """Go on writing."""
         self._paused = False
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._behind and not self._transport.is_closing():
             self._transport.resume_reading()
 
     # Its end ----------------------------------------------------------------------------------------------------------
@@ -147,7 +165,7 @@ class Line:
             return
         self.open = False
         self.times.closing = monotonic()
-        if self._paused:
+        if self._paused or self._behind:
             self._transport.resume_reading()
         if not self._transport.can_write_eof():
             self._transport.close()

@@ -60,6 +60,13 @@ _MAX_CONTINUATIONS: Final = 8
 _MAX_SETTINGS: Final = 32
 _FREE_BLOCK_BYTES: Final = 4096
 """A header block counts as so many control frames as it is times longer: a byte of it costs more than one of data."""
+_STEP_WORK: Final = 256
+"""How much is read at once: this many small frames, or fewer that cost more. Some 1 ms, unless one frame has it all."""
+_BLOCK_WORK: Final = 16
+_FIELDS_A_WORK: Final = 4
+_BLOCK_BYTES_A_WORK: Final = 64
+_WINDOWS_A_WORK: Final = 16
+"""What header blocks and new windows cost, in small frames."""
 _PROVOKED_RESET_COST: Final = 10
 """Control frames that a stream counts for which we had to reset since its peer broke the rules."""
 
@@ -150,8 +157,13 @@ class Session(Sending):
         self.over = False
         """Whether nothing that comes is read any more."""
         self._limits = limits
+        self.behind = False
+        """Whether more came than is read at once: `receive` goes on with it, also where nothing new came."""
         self._unread = b""
-        """The beginning of a frame, or of the preface."""
+        """What was not read yet: frames, if it is behind, and the beginning of one."""
+        self._unread_at = 0
+        """Where that begins."""
+        self._work_left = 0
         self._preface_left = len(PREFACE)
         self._greeted = False
         self._fields = FieldBlockReader(limits.hard_list_bytes, limits.hard_list_fields)
@@ -179,7 +191,7 @@ class Session(Sending):
     def finished(self) -> bool:
         """Whether one side said that it leaves, all was answered, and nothing is left to write."""
         leaves = self._peer_leaves or self._last_allowed < STREAM_MASK
-        return leaves and not self.streams and not self._out
+        return leaves and not self.streams and not self._out and not self.behind
 
     # What we do -------------------------------------------------------------------------------------------------------
 
@@ -216,8 +228,12 @@ class Session(Sending):
     # What came --------------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, allowance: int) -> int:
-        """Read what came, and return how many frames brought nothing; beyond `allowance` they end the connection."""
+        """Read what came, and return how many frames brought nothing; beyond `allowance` they end the connection.
+
+        Where that is more work than is done at once, the session is `behind`, and waits to be called again.
+        """
         self._control, self._allowance = 0, allowance
+        self._work_left, self.behind = _STEP_WORK, False
         if not self.over:
             try:
                 self._read(data)
@@ -227,7 +243,7 @@ class Session(Sending):
                 self._break(ErrorCode.COMPRESSION_ERROR, str(error))
             except FieldListTooLongError as error:
                 self._break(ErrorCode.ENHANCE_YOUR_CALM, str(error))
-            while self.openings:
+            while self.openings and not self.over:
                 self._begin(next(iter(self.openings)))
         return self._control
 
@@ -238,13 +254,18 @@ class Session(Sending):
     def _read(self, data: bytes) -> None:
         if self._preface_left:
             data = self._read_preface(data)
+        position = 0
         if self._unread:
-            data = self._unread + data
-            self._unread = b""
-        position = self._read_rest_of_data(data) if self._data_left else 0
+            if data:
+                data = self._unread[self._unread_at :] + data
+            else:
+                data, position = self._unread, self._unread_at
+            self._unread, self._unread_at = b"", 0
+        if self._data_left:
+            position = self._read_rest_of_data(data)
         self._read_frames(data, position)
 
-    def _read_frames(self, data: bytes, position: int) -> None:  # noqa: C901 - a call for each frame would cost as much as all of it
+    def _read_frames(self, data: bytes, position: int) -> None:  # noqa: C901, PLR0912 - a call for each frame would cost as much as all of it
         size = len(data)
         streams, openings, wholes = self.streams, self.openings, self.wholes
         known, max_streams, unpack = self._requests, self._limits.max_streams, HEADER.unpack_from
@@ -293,7 +314,13 @@ class Session(Sending):
                 self._read_data(flags, stream_id, length, data[start:position])
             else:
                 self._read_frame(kind, flags, stream_id, data[start:position])
-        if position < size:
+            self._work_left -= 1
+            if self._work_left <= 0:
+                self.behind = size - position >= HEADER_BYTES
+                break
+        if self.behind:
+            self._unread, self._unread_at = data, position
+        elif position < size:
             self._unread = data[position:]
 
     def _check_turn(self, kind: int, stream_id: int) -> None:
@@ -407,6 +434,7 @@ class Session(Sending):
     def _read_block(self, flags: int, stream_id: int, block: bytes) -> None:
         self._count(len(block) // _FREE_BLOCK_BYTES)
         fields = self._fields.read(block)
+        self._work_left -= _BLOCK_WORK + len(fields) // _FIELDS_A_WORK + len(block) // _BLOCK_BYTES_A_WORK
         if len(self._fields.known) <= 1:  # it was emptied, and this block may be its first again
             self._requests.clear()
         ended = bool(flags & END_STREAM)
@@ -480,8 +508,11 @@ class Session(Sending):
             raise _BrokenError(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS end within one")
         if len(payload) > _MAX_SETTINGS * SETTING.size:
             raise _BrokenError(ErrorCode.ENHANCE_YOUR_CALM, "too many settings")
+        window = self._initial_window
         for identifier, value in SETTING.iter_unpack(payload):
             self._set(identifier, value)
+        if self._initial_window != window:
+            self._grow_windows(self._initial_window - window)
         self._out.append(frame(SETTINGS, ACK, 0))
         if not self._greeted:
             self._greeted = True
@@ -514,8 +545,11 @@ class Session(Sending):
     def _set_initial_window(self, value: int) -> None:
         if value > MOST_WINDOW_BYTES:
             raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE is {value}")
-        grown = value - self._initial_window
         self._initial_window = value
+
+    def _grow_windows(self, grown: int) -> None:
+        """Once for all that one frame says: each time is as much work as there are streams."""
+        self._work_left -= len(self.streams) // _WINDOWS_A_WORK
         for state in self.streams.values():
             if state is not None:
                 if state.window + grown > MOST_WINDOW_BYTES:
