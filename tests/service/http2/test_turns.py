@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.http2.session import Begun, Event, More, Session, SessionLimits
+from service.http2.session import Begun, Ended, Event, More, Session, SessionLimits
 from service.models import Models
 from service.status import Code
 from tests.service.http2.raw import PREFACE, RawClient, raw_frame, request
@@ -147,6 +147,13 @@ def serving_holds(flood: RawClient, honest: RawClient) -> None:
     ends = raw_frame(HEADERS, END_HEADERS, 5, REQUEST) + raw_frame(DATA, END_STREAM, 5, BODY)
     flood.send(wait + small + ends)
     honest.call(BODY)
+
+
+def test_nothing_follows_the_end() -> None:
+    """A call of which only the header list came, in front of what breaks the rules, is not begun behind the end."""
+    session = greeted()
+    session.receive(raw_frame(HEADERS, END_HEADERS, 1, WAITING) + raw_frame(SETTINGS, 0, 1), 10)
+    assert [type(event) for event in session.events] == [Ended]
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
