@@ -71,7 +71,9 @@ def list_bytes(headers: Headers) -> int:
 
 
 def _read_head(headers: Headers, max_list_bytes: int) -> RequestHead | Refusal:
-    size = list_bytes(headers)
+    size = list_bytes(headers) + _FIELD_OVERHEAD_BYTES * sum(
+        value.count(b",") for name, value in headers if name.endswith(b"-bin") or name == b"grpc-accept-encoding"
+    )  # each of several values takes as much to keep as a field does
     if size > max_list_bytes:
         raise TooLargeError(f"the header list has {size} bytes, {max_list_bytes} are allowed")
     fields = dict(headers)  # of keys that repeat, the last: only metadata may repeat

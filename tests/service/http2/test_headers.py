@@ -104,6 +104,16 @@ def test_block_over_its_limit() -> None:
     assert refusal.code is Code.RESOURCE_EXHAUSTED
 
 
+@pytest.mark.parametrize("name", [b"x-bin", b"grpc-accept-encoding"])
+def test_many_values_in_one_field(name: bytes) -> None:
+    """Values that stand in one field are counted as fields are: a comma each would make much of few bytes."""
+    fields = [(b":method", b"POST"), (b":path", b"/a/b"), (b"content-type", b"application/grpc")]
+    assert isinstance(read_head([*fields, (name, b"," * 400)], 16_384), RequestHead)
+    refused = read_head([*fields, (name, b"," * 600)], 16_384)
+    assert isinstance(refused, Refusal)
+    assert refused.code is Code.RESOURCE_EXHAUSTED
+
+
 def test_trailers() -> None:
     """Trailers hold the status, its message, its details, and the metadata."""
     assert trailers(None) == [(b"grpc-status", b"0")]
