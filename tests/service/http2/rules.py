@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from service.calls import Inlet, Outlet, StreamMethod, Submit
 from service.http2 import Http2Limits
 from service.status import Code
-from tests.service.http2.raw import Field, RawClient, raw_frame, request
+from tests.service.http2.raw import Answer, Field, RawClient, raw_frame, request
 from tests.service.http2.serving import convert_body
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -223,7 +223,7 @@ def judge(case: Case, client: RawClient, most: int = 1 << 20) -> None:
         return
     assert client.goaway is None, client.goaway
     assert after.status == Code.OK
-    if case.resets and told.reset is not None and told.status is None:
+    if _is_reset(told):
         assert told.reset in case.resets, told
         assert taken == {AFTER, *case.answered} - {case.stream}, client.answers
         return
@@ -235,11 +235,16 @@ def judge(case: Case, client: RawClient, most: int = 1 << 20) -> None:
 def _is_settled(case: Case, client: RawClient) -> bool:
     """Whether the call after a case is answered, and so is the case, or its stream is gone."""
     told = client.expect(case.stream)
-    if told.reset is not None and told.status is None:
+    if _is_reset(told):
         return client.expect(AFTER).ended and _are_over(client, case.answered)
     if not _are_over(client, (AFTER, *case.answered)):
         return False
     return case.goes_on or not case.resets or told.ended
+
+
+def _is_reset(told: Answer) -> bool:
+    """Whether a stream was reset before it was answered: who was answered may be told to send no more of it (8.1)."""
+    return told.reset is not None and not told.ended
 
 
 def _are_over(client: RawClient, streams: Sequence[int]) -> bool:

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from service.status import Code
-from tests.service.http2.raw import PREFACE, RawClient, raw_frame, request
+from tests.service.http2.raw import CONVERT, PREFACE, RawClient, raw_frame, request
 from tests.service.http2.rules import (
     ACK,
     BODY,
@@ -192,6 +192,36 @@ COMPRESSION = [
     ),
 ]
 
+FIRST_ADDED = b"\xbe"
+"""The field that was put into the table last."""
+BY_INDEX = block([field for field in request() if field[0] != ":path"])
+"""A request but for its path."""
+
+
+def added(path: str) -> bytes:
+    """A request that puts its path into the table."""
+    return literal(":path", path, 0x40) + BY_INDEX
+
+
+COMPRESSION.append(
+    fine(
+        "blocks that are the same and mean something else each time",
+        headers(1, added(CONVERT))
+        + body(1)
+        + b"".join(headers(stream, FIRST_ADDED + BY_INDEX) + body(stream) for stream in (3, 5))
+        + headers(7, added("/no/method"))
+        + body(7)
+        + headers(9, FIRST_ADDED + BY_INDEX)
+        + body(9)
+        + headers(11, added(CONVERT))
+        + body(11),
+        1,
+        3,
+        5,
+        11,
+    )
+)
+
 INTERRUPTIONS = {
     "DATA": body(1),
     "HEADERS": headers(3),
@@ -214,6 +244,18 @@ CONTINUATIONS = [
     *(
         broken(f"header block interrupted by {name}", begun() + frame + rest() + body(1), PROTOCOL_ERROR)
         for name, frame in INTERRUPTIONS.items()
+    ),
+    Case(
+        "header block interrupted by the end of another request",
+        call(1) + headers(3) + headers(5, REQUEST[:40], 0) + body(3) + rest(5) + body(5),
+        breaks=(PROTOCOL_ERROR,),
+        answered=(1,),
+    ),
+    Case(
+        "header block interrupted by another request",
+        call(1) + headers(3, REQUEST[:40], 0) + call(5) + rest(3) + body(3),
+        breaks=(PROTOCOL_ERROR,),
+        answered=(1,),
     ),
     broken("trailers interrupted", headers(1) + headers(1, b"", END_STREAM) + ping() + rest(), PROTOCOL_ERROR),
     broken("CONTINUATION of no stream", rest(0), PROTOCOL_ERROR),
@@ -484,7 +526,7 @@ def test_preface(ruled: Serving, bystander: RawClient, name: str) -> None:
         client.try_send(OPENINGS[name] + settings() + call(1001))
         client.wait_closed()
         assert not client.answers
-        assert client.goaway is None or client.goaway.error_code == PROTOCOL_ERROR
+        assert client.goaway is None or client.goaway.error_code in {PROTOCOL_ERROR, FRAME_SIZE_ERROR}
         if name.endswith("before SETTINGS"):
             assert client.goaway is not None
     assert bystander.unary(BODY).status == Code.OK
@@ -548,7 +590,10 @@ def test_more_streams_than_allowed(ruled: Serving) -> None:
     """A stream too many is refused, or costs the connection; once one has ended there is room again (5.1.2)."""
     with RawClient(ruled.address) as client:
         assert client.settings[3] == MOST_STREAMS
-        streams = range(1, 2 * MOST_STREAMS, 2)
+        assert client.unary(BODY).status == Code.OK
+        client.send(call(3))
+        assert client.finish(3).status == Code.OK
+        streams = range(5, 2 * MOST_STREAMS + 5, 2)
         client.send(b"".join(map(waiting, streams)) + ping())
         client.wait(lambda: len(client.pings) == 1)
         assert all(client.expect(stream).reset is None for stream in streams)
@@ -560,6 +605,6 @@ def test_more_streams_than_allowed(ruled: Serving) -> None:
             assert client.goaway is not None
             assert client.goaway.error_code == PROTOCOL_ERROR
         else:
-            client.send(number(RST_STREAM, 1, CANCEL) + call(103))
+            client.send(number(RST_STREAM, 5, CANCEL) + call(103))
             assert client.finish(103).status == Code.OK
     assert_honest(ruled.address)

@@ -13,6 +13,7 @@ from service.status import Code
 from tests.service.http2 import test_rules, test_rules_messages
 from tests.service.http2.raw import CONVERT, PREFACE, RawClient, framed, raw_frame, request
 from tests.service.http2.rules import (
+    ACK,
     BODY,
     CANCEL,
     CONTINUATION,
@@ -29,6 +30,7 @@ from tests.service.http2.rules import (
     PRIORITISED,
     PRIORITY,
     RST_STREAM,
+    SETTINGS,
     UNKNOWN,
     WAIT,
     WINDOW_UPDATE,
@@ -256,6 +258,20 @@ def test_uploads_get_windows(models: Models) -> None:
             end = END_STREAM if at + 16_384 >= len(message) else 0
             upload.send(body(stream, message[at : at + 16_384], end))
         assert celsius(client.finish(stream).message) == [10.0] * 100_000
+
+
+def test_windows_that_grow_once_settings_are_acknowledged(ruled: Serving) -> None:
+    """A stream that was opened before the client knew the server's windows has these once it says so (6.9.2)."""
+    message = convert_body(*[50.0] * 50_000)
+    pieces = [message[at : at + 16_000] for at in range(0, len(message), 16_000)]
+    with RawClient(ruled.address, greet=False) as client:
+        client.acknowledge_settings = False
+        client.send(PREFACE + settings() + headers(1) + b"".join(body(1, piece, 0) for piece in pieces[:4]) + ping())
+        client.wait(lambda: len(client.pings) == 1 and client.windows.get(0, 0) > len(message))
+        assert client.settings[INITIAL_WINDOW_SIZE] > len(message)
+        client.send(raw_frame(SETTINGS, ACK, 0) + b"".join(body(1, piece, 0) for piece in pieces[4:]))
+        client.send(body(1, b""))
+        assert celsius(client.finish(1).message) == [10.0] * 50_000
 
 
 LOST = {
