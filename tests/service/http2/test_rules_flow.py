@@ -271,6 +271,8 @@ def test_windows_that_grow_once_settings_are_acknowledged(ruled: Serving) -> Non
         assert client.settings[INITIAL_WINDOW_SIZE] > len(message)
         client.send(raw_frame(SETTINGS, ACK, 0) + b"".join(body(1, piece, 0) for piece in pieces[4:]))
         client.send(body(1, b""))
+        client.open_windows(1)
+        client.open_windows(0)
         assert celsius(client.finish(1).message) == [10.0] * 50_000
 
 
