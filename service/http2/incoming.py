@@ -7,7 +7,7 @@ import structlog
 
 from service.closed import Closed
 from service.errors import ServiceError, UnimplementedError
-from service.http2.headers import Headers, Refusal, trailers_only
+from service.http2.headers import Headers, Refusal, list_bytes, trailers_only
 from service.http2.line import Line
 from service.http2.open_calls import OpenCalls
 from service.http2.opening import Known, known_of, open_stream
@@ -22,7 +22,8 @@ from service.status import code_of
 log = structlog.get_logger(__name__)
 
 _MAX_KNOWN: Final = 32
-"""Header lists that a connection remembers; a client whose calls all differ gains nothing by more."""
+_MAX_KNOWN_BYTES: Final = 8192
+"""Header lists that a connection remembers, and their size; a client whose calls all differ gains nothing by more."""
 _PATH_SHOWN: Final = 200
 
 
@@ -42,6 +43,7 @@ class Incoming:
         self._calls = calls
         self._known: dict[int, Known] = {}
         """What header lists ask for, by their identity: the session gives the same object for the same block."""
+        self._known_bytes = 0
 
     def read(self, link: Outgoing, now: float) -> None:
         """Hand on what came, and end the calls whose streams ended."""
@@ -80,8 +82,11 @@ class Incoming:
                 self._run(calls)
                 self._budget.calls += len(calls)
             if not calls:
-                self._read_whole(link, wholes[0], now)
-                wholes = wholes[1:]
+                alike = wholes[0][1]  # none of those that are like it is plain, or there is no room
+                for whole in wholes:
+                    if whole[1] is alike:
+                        self._read_whole(link, whole, now)
+                wholes = [whole for whole in wholes if whole[1] is not alike]
 
     def _read_whole(self, link: Outgoing, whole: Whole, now: float) -> None:
         """Open a call of which all came at once, and have it answered, whatever it is."""
@@ -127,10 +132,19 @@ class Incoming:
             shown = head.path[:_PATH_SHOWN].decode("utf-8", "replace")
             self._refuse_with(link, stream_id, "", UnimplementedError(f"no method {shown}"), ended=ended)
             return None
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        known = self._known[id(fields)] = known_of(fields, head, method, self._burst.tally(method.path))
+        known = known_of(fields, head, method, self._burst.tally(method.path))
+        self._remember(known)
         return known
+
+    def _remember(self, known: Known) -> None:
+        size = list_bytes(known.headers)
+        if size > _MAX_KNOWN_BYTES:
+            return
+        if len(self._known) >= _MAX_KNOWN or self._known_bytes + size > _MAX_KNOWN_BYTES:
+            self._known.clear()
+            self._known_bytes = 0
+        self._known[id(known.headers)] = known
+        self._known_bytes += size
 
     def _open(self, link: Outgoing, stream_id: int, known: Known, now: float, *, ended: bool) -> Stream | None:
         tracer = self._tracer

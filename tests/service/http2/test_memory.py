@@ -14,7 +14,8 @@ from hyperframe.frame import RstStreamFrame, SettingsFrame
 
 from service.http2 import Http2Limits
 from service.status import Code
-from tests.service.http2.raw import CONVERT, Answer, RawClient, framed, request
+from tests.service.http2.raw import CONVERT, Answer, RawClient, framed, raw_frame, request
+from tests.service.http2.rules import END_HEADERS, HEADERS, literal
 from tests.service.http2.serving import INFER, INFER_STREAM, ServerProcess, convert_body, server_process
 from tests.service.http2.test_calls import BODY, assert_honest
 
@@ -213,3 +214,25 @@ def test_nothing_leaks() -> None:
         while started.descriptors() > descriptors:
             assert_honest(started.address)
         assert started.memory_bytes() < before + 4 * MIB
+
+
+def test_header_lists_of_idle_connections() -> None:
+    """What a connection remembers of header lists is bounded in bytes: many large ones leave little on it."""
+    with server_process() as server, contextlib.ExitStack() as opened:
+        call_with_large_lists(opened.enter_context(RawClient(server.address)))
+        before = server.memory_bytes()
+        for _ in range(20):
+            call_with_large_lists(opened.enter_context(RawClient(server.address)))
+        assert server.memory_bytes() - before < 20 * 200 * 1024
+        assert_honest(server.address)
+
+
+def call_with_large_lists(client: RawClient) -> None:
+    """Make calls whose header lists are near the limit, each with fields of its own."""
+    client.open_windows()
+    for index in range(40):
+        fields = [(f"x-{index}-{field}", f"{index}.{field}") for field in range(320)]
+        stream = client.new_stream()
+        block = b"".join(literal(name, value) for name, value in request(CONVERT, *fields))
+        client.send(raw_frame(HEADERS, END_HEADERS, stream, block) + client.data_frame(stream, BODY, end=True))
+        assert client.finish(stream).status == Code.OK
