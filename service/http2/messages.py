@@ -84,9 +84,9 @@ class Assembler:
         return message
 
     @property
-    def waits(self) -> bool:
-        """Whether `take` has nothing to give, and nothing to find out, before more is fed."""
-        return self.held_bytes < self._needed
+    def lacks(self) -> int:
+        """Bytes to be fed before `take` has anything to give, or to find out; 0 or less where it has."""
+        return self._needed - self.held_bytes
 
     @property
     def between_messages(self) -> bool:

@@ -1,6 +1,7 @@
 """Unary calls of every kind: their one message may come in parts, compressed, or late."""
 
 from functools import partial
+from time import monotonic
 from typing import Final, NamedTuple
 
 import structlog
@@ -66,12 +67,27 @@ class Call(Stream):
         self._request: Request | None = None
         self._aside: Aside[_Answer] | None = None
 
+    def receive(self, data: bytes, ended: bool) -> bool:
+        """As any call does; a part from the middle of a message, of which a large one has many, takes fewer steps."""
+        assembler, size = self._assembler, len(data)
+        if assembler is None or ended or self.phase != OPEN or not 0 < size < assembler.lacks:
+            return super().receive(data, ended)
+        try:
+            self._link.take(size)
+        except ServiceError as error:
+            self.fail(error)
+            return True
+        self._held += size
+        self.moved_seconds = monotonic()
+        assembler.feed(data)
+        return True
+
     def _receive(self, data: bytes) -> bool:
         self._take(len(data))
         if self._assembler is None:
             self._assembler = Assembler(self._max_bytes)
         self._assembler.feed(data)
-        if self._ended or self._message is not None or not self._assembler.waits:
+        if self._ended or self._message is not None or self._assembler.lacks <= 0:
             self._assemble(self._assembler)
         return True
 
