@@ -67,7 +67,7 @@ class Call(Stream):
         self._request: Request | None = None
         self._aside: Aside[_Answer] | None = None
 
-    def receive(self, data: bytes, ended: bool) -> bool:
+    def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
         """As any call does; a part from the middle of a message, of which a large one has many, takes fewer steps."""
         assembler, size = self._assembler, len(data)
         if assembler is None or ended or self.phase != OPEN or not 0 < size < assembler.lacks:
