@@ -41,7 +41,7 @@ def is_request(fields: Fields) -> bool:
     first, others = fields[: len(pseudo)], fields[len(pseudo) :]
     if dict(first) != pseudo or not _WANTED <= pseudo.keys() <= _PSEUDO:  # twice there, behind others, or missing
         return False
-    if not pseudo[b":path"].startswith((b"/", b"*")) or not pseudo[b":method"]:
+    if not pseudo[b":path"].startswith(b"/") or not pseudo[b":method"]:
         return False
     return all(map(_PSEUDO_VALUE.fullmatch, pseudo.values())) and are_trailers(others)
 

@@ -258,6 +258,12 @@ CONTINUATIONS = [
         breaks=(PROTOCOL_ERROR,),
         answered=(1,),
     ),
+    Case(
+        "header block interrupted by a request that was read before",
+        call(1) + headers(3, REQUEST[:40], 0) + headers(5) + rest(3) + body(3) + body(5),
+        breaks=(PROTOCOL_ERROR,),
+        answered=(1,),
+    ),
     broken("trailers interrupted", headers(1) + headers(1, b"", END_STREAM) + ping() + rest(), PROTOCOL_ERROR),
     broken("CONTINUATION of no stream", rest(0), PROTOCOL_ERROR),
     broken("CONTINUATION on an idle stream", rest(), PROTOCOL_ERROR),

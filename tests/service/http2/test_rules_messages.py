@@ -114,6 +114,7 @@ PSEUDO = [
     malformed(":path of nothing", replaced(":path", "")),
     malformed(":path with a line feed", replaced(":path", CONVERT + "\n")),
     malformed(":path with a zero", replaced(":path", CONVERT + "\0")),
+    malformed(":path of an asterisk and more", replaced(":path", "*" + CONVERT)),
     malformed(":method with a space", replaced(":method", "POST x")),
     malformed(":method of nothing", replaced(":method", "")),
     malformed(":authority with a line feed", replaced(":authority", "x\ny")),
