@@ -175,9 +175,9 @@ class Case:
         return self.name
 
 
-def broken(name: str, sent: bytes, *codes: int) -> Case:
-    """A connection error."""
-    return Case(name, sent, breaks=codes)
+def broken(name: str, sent: bytes, *codes: int, answered: tuple[int, ...] = ()) -> Case:
+    """A connection error; calls before it may be answered, where they were complete."""
+    return Case(name, sent, breaks=codes, answered=answered)
 
 
 def reset(name: str, sent: bytes, *codes: int, answered: tuple[int, ...] = ()) -> Case:

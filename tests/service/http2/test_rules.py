@@ -152,6 +152,7 @@ COMPRESSION = [
         call(1) + headers(1, b"\x80", 5) + headers(3),
         COMPRESSION_ERROR,
         STREAM_CLOSED,
+        answered=(1,),
     ),
     fine("table changed before a field", headers(1, b"\x20\x3f\xe1\x1f" + REQUEST) + body(1), 1),
     fine(
@@ -300,7 +301,7 @@ STREAM_STATES = [
             "WINDOW_UPDATE of ours": number(WINDOW_UPDATE, 2, 1),
         }.items()
     ),
-    broken("DATA beyond the last stream", call(1) + body(3), PROTOCOL_ERROR),
+    broken("DATA beyond the last stream", call(1) + body(3), PROTOCOL_ERROR, answered=(1,)),
     reset("DATA after the end", waiting(1) + body(1), STREAM_CLOSED),
     reset("DATA of nothing after the end", waiting(1) + body(1, b""), STREAM_CLOSED),
     reset("HEADERS after the end", waiting(1) + headers(1), STREAM_CLOSED),
@@ -335,7 +336,7 @@ STREAM_STATES = [
     ),
     fine("PRIORITY on a stream that was cancelled", waiting(1) + number(RST_STREAM, 1, CANCEL) + priority(1)),
     broken("stream of an even number", headers(2) + body(2), PROTOCOL_ERROR),
-    broken("stream of an even number beyond others", call(1) + headers(4) + body(4), PROTOCOL_ERROR),
+    broken("stream of an even number beyond others", call(1) + headers(4) + body(4), PROTOCOL_ERROR, answered=(1,)),
     broken("HEADERS of no stream", headers(0), PROTOCOL_ERROR),
     fine("streams left out", call(1) + call(5) + call(501), 1, 5, 501),
     tolerable("priority on itself", waiting(1) + priority(1, 1), PROTOCOL_ERROR),
