@@ -172,8 +172,7 @@ class Burst:
             self._large.append((request, weight_bytes))
         else:
             self._small.append(request)
-        if not self._scheduled:
-            self._schedule()
+        self._schedule()
 
     def add_all(self, requests: Sequence[Request]) -> None:
         """Let requests be answered in this burst that came in a frame each, and weigh no more than they hold."""

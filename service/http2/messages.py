@@ -18,6 +18,8 @@ ENCODINGS: Final = {"gzip": 31, "deflate": 15}
 
 PREFIX_BYTES: Final = 5
 _PREFIX: Final = struct.Struct(">BI")
+_PREFIXES: Final = [_PREFIX.pack(0, size) for size in range(1024)]
+"""Of messages that are not compressed, by their size: nearly all are short."""
 _SMALL_PART_BYTES: Final = 4096
 _JOINED_BYTES: Final = 1 << 16
 _COMPRESSION_LEVEL: Final = 1  # floats hardly shrink: the least work
@@ -156,13 +158,16 @@ def deflate(parts: Iterable[bytes | memoryview], encoding: str) -> bytes:
     return b"".join([*(deflater.compress(part) for part in parts), deflater.flush()])
 
 
+def prefix(size: int, compressed: bool = False) -> bytes:  # noqa: FBT001, FBT002 - called for every call, where names cost
+    """What goes before a message of so many bytes."""
+    return _PREFIXES[size] if size < len(_PREFIXES) and not compressed else _PREFIX.pack(compressed, size)
+
+
 def frame(body: Body, *, compressed: bool = False) -> bytes:
     """Put the prefix before a body, joining its parts."""
-    if len(body) == 1:
-        part = body[0]
-        return b"".join((_PREFIX.pack(compressed, len(part)), part))
-    size = sum(map(len, body))
-    return b"".join((_PREFIX.pack(compressed, size), *body))
+    if len(body) == 1:  # as that of every small answer: there a sum costs more than all the rest
+        return prefix(len(body[0]), compressed) + body[0]
+    return b"".join((prefix(sum(map(len, body)), compressed), *body))
 
 
 def framed_parts(body: Body, *, compressed: bool = False) -> Sequence[bytes | memoryview]:
@@ -171,4 +176,5 @@ def framed_parts(body: Body, *, compressed: bool = False) -> Sequence[bytes | me
     A small part must be copied: what it looks at may be the rows of a whole run, which would be kept for its sake.
     """
     size = sum(map(len, body))
-    return (_PREFIX.pack(compressed, size), *body) if size > _JOINED_BYTES else (frame(body, compressed=compressed),)
+    parts = (prefix(size, compressed), *body)
+    return parts if size > _JOINED_BYTES else (b"".join(parts),)

@@ -112,15 +112,13 @@ class Sending:
         self._blocks = FieldBlockWriter()
         self._head = self._tail = b""
         """The blocks of an ordinary answer, once they are the same for each."""
-        self._last_called = False
-        """Whether a GOAWAY went out that names the last stream."""
 
     # What it is -------------------------------------------------------------------------------------------------------
 
     @property
     def unsent_bytes(self) -> int:
         """Bytes that wait for the peer's windows, or to be written."""
-        return self._queued_bytes + (sum(map(len, self._out)) if self._out else 0)
+        return self._queued_bytes + sum(map(len, self._out))
 
     def queued_bytes_of(self, stream_id: int) -> int:
         """Bytes of answers that wait on one stream."""
@@ -213,10 +211,6 @@ class Sending:
 
     def _set_max_frame_bytes(self, size: int) -> None:
         self._max_frame_bytes = min(size, _TURN_BYTES)
-
-    def _open_window_of(self, state: StreamState, increment: int) -> None:
-        state.window += increment
-        self._line_up(state)
 
     def _line_up(self, state: StreamState) -> None:
         if state.queued and state.window > 0 and not state.is_ready:

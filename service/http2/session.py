@@ -552,9 +552,13 @@ class Session(Sending):
         self._work_left -= len(self.streams) // _WINDOWS_A_WORK
         for state in self.streams.values():
             if state is not None:
-                if state.window + grown > MOST_WINDOW_BYTES:
-                    raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window overflows")
-                self._open_window_of(state, grown)
+                self._grow_window(state, grown)
+
+    def _grow_window(self, state: StreamState, grown: int) -> None:
+        if state.window + grown > MOST_WINDOW_BYTES:
+            raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window overflows")
+        state.window += grown
+        self._line_up(state)
 
     def _read_push(self, _flags: int, _stream_id: int, _payload: bytes) -> None:
         raise _BrokenError(ErrorCode.PROTOCOL_ERROR, "a client pushes")
@@ -590,9 +594,7 @@ class Session(Sending):
             return
         state = self._named(stream_id)
         if state is not None:
-            if state.window + increment > MOST_WINDOW_BYTES:
-                raise _BrokenError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window overflows")
-            self._open_window_of(state, increment)
+            self._grow_window(state, increment)
 
     # Helpers ----------------------------------------------------------------------------------------------------------
 

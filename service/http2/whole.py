@@ -4,23 +4,18 @@ It behaves as any other call does; it only takes fewer steps. Whatever is out of
 """
 
 import math
-import struct
 from collections.abc import Sequence
-from typing import Final
 
 import structlog
 
-from service.calls import Body, Codec, Request
+from service.calls import Codec, Request
 from service.errors import InternalError, ServiceError
-from service.http2.messages import PREFIX_BYTES, frame
+from service.http2.messages import PREFIX_BYTES, frame, prefix
 from service.http2.opening import Known
 from service.http2.session import Whole
 from service.http2.streams import ANSWERED, OPEN, Link, Stream
 
 log = structlog.get_logger(__name__)
-
-_PREFIX: Final = struct.Struct(">BI")
-_PREFIXES: Final = [_PREFIX.pack(0, size) for size in range(1024)]
 
 
 class WholeCall(Request, Stream):
@@ -60,7 +55,7 @@ class WholeCall(Request, Stream):
         self._held = 0
         self.phase = ANSWERED
         self._tally.answered_seconds.append(link.burst.now - self.received_seconds)
-        link.finish(self.stream_id, size, _framed(outcome))
+        link.finish(self.stream_id, size, frame(outcome))
 
     @property
     def idle_since(self) -> float:
@@ -69,14 +64,6 @@ class WholeCall(Request, Stream):
 
     def _release(self) -> None:
         self.cancelled = True  # of no consequence where it was answered
-
-
-def _framed(body: Body) -> bytes:
-    first = body[0]
-    size = len(first)
-    if len(body) == 1 and size < len(_PREFIXES):
-        return _PREFIXES[size] + first
-    return frame(body)
 
 
 def whole_calls(
@@ -94,7 +81,7 @@ def whole_calls(
     for whole in wholes:
         stream_id, fields, data = whole
         length = len(data) - PREFIX_BYTES
-        if fields is headers and 0 <= length <= max_bytes and data.startswith(_prefix(length)):
+        if fields is headers and 0 <= length <= max_bytes and data.startswith(prefix(length)):
             calls.append(WholeCall(link, stream_id, known, codec, data[PREFIX_BYTES:], received, deadline))
             size += len(data)
         else:
@@ -102,10 +89,6 @@ def whole_calls(
     known.tally.started += len(calls)
     link.begin(size)
     return calls, others
-
-
-def _prefix(size: int) -> bytes:
-    return _PREFIXES[size] if size < len(_PREFIXES) else _PREFIX.pack(0, size)
 
 
 def _forgotten() -> InternalError:

@@ -12,7 +12,8 @@ from service.calls import Inlet, Outlet, StreamMethod, Submit
 from service.http2 import Http2Limits
 from service.status import Code
 from tests.service.http2.raw import Answer, Field, RawClient, raw_frame, request
-from tests.service.http2.serving import convert_body
+from tests.service.http2.serving import Serving, convert_body
+from tests.service.http2.test_calls import assert_honest
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 UNKNOWN = 0xBE
@@ -226,6 +227,14 @@ def judge(case: Case, client: RawClient, most: int = 1 << 20) -> None:
     said_so = case.may_answer_400 and told.headers.get(":status", "").startswith("4")
     assert case.goes_on or said_so, "nobody was told"
     assert taken == {AFTER, *case.answered}, client.answers
+
+
+def judge_beside(serving: Serving, bystander: RawClient, case: Case) -> None:
+    """Judge a case on a connection of its own, and see that neither who was there notices, nor who comes."""
+    with RawClient(serving.address) as client:
+        judge(case, client)
+    assert bystander.unary(BODY).status == Code.OK
+    assert_honest(serving.address)
 
 
 def _is_settled(case: Case, client: RawClient) -> bool:

@@ -50,7 +50,7 @@ from tests.service.http2.rules import (
     call,
     fine,
     headers,
-    judge,
+    judge_beside,
     literal,
     malformed,
     number,
@@ -491,10 +491,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_rules(ruled: Serving, bystander: RawClient, case: Case) -> None:
     """Each rule, broken or kept: the reaction is a right one, and nobody else notices."""
-    with RawClient(ruled.address) as client:
-        judge(case, client)
-    assert bystander.unary(BODY).status == Code.OK
-    assert_honest(ruled.address)
+    judge_beside(ruled, bystander, case)
 
 
 NOT_PREFACES = {

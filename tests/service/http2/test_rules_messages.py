@@ -22,7 +22,7 @@ from tests.service.http2.rules import (
     call,
     fine,
     headers,
-    judge,
+    judge_beside,
     literal,
     malformed,
     tolerable,
@@ -201,10 +201,7 @@ CASES = [*FIELDS, *PSEUDO, *OF_A_CONNECTION, *TRAILERS, *LENGTHS]
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_messages(ruled: Serving, bystander: RawClient, case: Case) -> None:
     """Each rule, broken or kept: the reaction is a right one, and nobody else notices."""
-    with RawClient(ruled.address) as client:
-        judge(case, client)
-    assert bystander.unary(BODY).status == Code.OK
-    assert_honest(ruled.address)
+    judge_beside(ruled, bystander, case)
 
 
 def test_a_malformed_request_in_a_crowd(ruled: Serving) -> None:
