@@ -207,6 +207,8 @@ def _session_options(options: EngineOptions) -> Any:  # noqa: ANN401 - onnxrunti
     session_options.intra_op_num_threads = options.intra_op_threads
     session_options.inter_op_num_threads = options.inter_op_threads
     session_options.enable_mem_pattern = False  # it keeps a plan for every batch size it ever saw
+    # An arena of its own would keep what its model once took, and lend nothing to what other models' calls take.
+    session_options.enable_cpu_mem_arena = False
     session_options.log_severity_level = 3  # errors; what it warns of (a fallback) is checked and told by us
     # Weights outside of the file would be looked for in the working directory, or above it: a model could read any
     # file of this machine into its answers.

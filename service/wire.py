@@ -67,11 +67,20 @@ def packed_floats(field_number: int, values: NDArray[np.float32]) -> list[Part]:
 
 
 def array_bytes(values: NDArray[Any]) -> Part:
-    """The little-endian bytes of numbers: of few a copy, of many a view of the array where it is contiguous."""
+    """The little-endian bytes of numbers: of few a copy, of many a view of the array where it is contiguous.
+
+    Of a part of a larger array it is a copy as well: a view would keep all of that, for as long as a client takes its
+    answer.
+    """
     ordered = values if LITTLE_ENDIAN else values.byteswap()
-    if values.nbytes <= SMALL_BYTES:
+    if values.nbytes <= SMALL_BYTES or is_part(values):
         return ordered.tobytes()
     return np.ascontiguousarray(ordered).reshape(-1).view(np.uint8).data
+
+
+def is_part(values: NDArray[Any]) -> bool:
+    """Whether an array looks at some of the memory of another one that is larger."""
+    return isinstance(values.base, np.ndarray) and values.base.nbytes > values.nbytes
 
 
 class Taken(NamedTuple):

@@ -31,6 +31,8 @@ class Backlog(Hand, Flushable):
         self._waiters = shared.waiters
         self._owed: dict[int, int] = {}
         """Bytes received on a stream for which no window was opened again."""
+        self._heads: dict[int, int] = {}
+        """Bytes of large header lists, by the stream that is open."""
         self._waiting: deque[Call] = deque()
         self._pumps: dict[StreamCall, None] = {}
         self._pausing: dict[StreamCall, None] = {}
@@ -40,6 +42,15 @@ class Backlog(Hand, Flushable):
         """Keep a complete call until the link is no longer clogged, then `run` it."""
         self._waiting.append(call)
         self._waiters.add(self)
+
+    def keep_head(self, stream_id: int, size: int) -> None:
+        """Count a large header list among the bytes in hand, until its stream is gone.
+
+        Raises:
+            OverloadedError: no more may be taken.
+        """
+        self.take(size)
+        self._heads[stream_id] = size
 
     def owe(self, stream_id: int, size: int) -> None:
         """Leave windows as they are after bytes were received, until there is room again.
@@ -98,6 +109,8 @@ class Backlog(Hand, Flushable):
 
     def _forget(self) -> None:
         """Keep nothing back any more: the connection's calls are over."""
+        self.give(sum(self._heads.values()))
+        self._heads.clear()
         self._waiting.clear()
         self._pumps.clear()
         self._pausing.clear()

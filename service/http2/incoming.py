@@ -150,6 +150,8 @@ class Incoming:
         tracer = self._tracer
         trace = None if tracer is None else tracer.begin(known.method.path, known.head.metadata, now)
         try:
+            if known.head_bytes:
+                link.keep_head(stream_id, known.head_bytes)
             stream = open_stream(link, stream_id, known.method, known.head, now, trace)
         except ServiceError as error:
             if trace is not None:

@@ -16,8 +16,11 @@ _READ_BYTES = 256 * KIB
 """The most that the event loop reads from a connection at once."""
 HARD_HEADER_FACTOR = 4
 """Header lists so many times longer than `max_header_list_bytes` cost the connection."""
-_CALL_BYTES = 2 * KIB
+FREE_HEAD_BYTES = 8 * KIB
+"""What the header list of an open call may take; one that takes more counts among the bytes in hand."""
+_CALL_BYTES = 2 * KIB + FREE_HEAD_BYTES
 _COPIES_IN_A_RUN = 6
+_HEAP_FACTOR = 2
 
 
 class LimitsError(ValueError):
@@ -110,14 +113,15 @@ class Http2Limits:
     def memory_bound_bytes(self) -> int:
         """What peers can make the front hold, beyond what it holds without them.
 
-        Requests not yet answered and answers not yet taken, and a read's worth a connection, since a limit is noticed
-        after the bytes arrived; open calls, whatever they hold; idle connections, and one header block being read on
+        Requests not yet answered and answers not yet taken, twice, since what freed ones leave between others is not
+        always of use to the next; a read's worth a connection, since a limit is noticed after the bytes arrived; open
+        calls, whatever they hold; idle connections, and one header block being read on
         each; and what is being run: decoded rows, answers, their encoding.
         """
         connection_bytes = _CONNECTION_BYTES + _READ_BYTES + HARD_HEADER_FACTOR * self.max_header_list_bytes
         run_bytes = max(self.lane_bytes, self.max_message_bytes)
         return (
-            self.max_bytes_in_hand
+            _HEAP_FACTOR * self.max_bytes_in_hand
             + self.max_connections * connection_bytes
             + self.max_calls * _CALL_BYTES
             + (1 + self.worker_threads) * _COPIES_IN_A_RUN * run_bytes

@@ -111,6 +111,8 @@ class Outgoing(Backlog):
         """Learn that streams are gone."""
         if self._stopping:
             self._stopping.difference_update(stream_ids)
+        if self._heads:
+            self.give(sum([self._heads.pop(stream_id, 0) for stream_id in stream_ids]))
         if self._owed:
             for stream_id in stream_ids:
                 self._pay(stream_id)

@@ -18,7 +18,7 @@ from service.engine import EngineOptions
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
 from service.models import LoadedVersion, load_version
 from service.query import Answer, ConvertQuery, OnExtrapolation
-from service.wire import packed_floats, varint
+from service.wire import array_bytes, packed_floats, varint
 from tests.service.artefacts import HALF_WIDTH_CELSIUS, make_artefact
 
 FLOATS = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(width=32, allow_nan=False))
@@ -78,6 +78,15 @@ def test_any_memory_layout_is_written_in_order(step: int) -> None:
     values = np.arange(10, dtype=np.float32)[::step]
     parsed = api.ConvertResponse.FromString(b"".join(packed_floats(3, values)))
     assert list(parsed.celsius) == values.tolist()
+
+
+def test_rows_of_a_shared_run_are_not_kept_alive_by_an_answer_that_nobody_takes() -> None:
+    """Many values are a view where they are all of their array, and a copy where they are a part of a larger one."""
+    values = np.arange(100_000, dtype=np.float32).reshape(-1, 1)
+    whole, part = array_bytes(values.reshape(-1)), array_bytes(values[10:60_000].reshape(-1))
+    assert isinstance(whole, memoryview)
+    assert isinstance(part, bytes)
+    assert part == whole[40:240_000]
 
 
 def test_floats_that_are_not_packed_are_read_too() -> None:

@@ -47,6 +47,32 @@ def test_what_was_freed_is_used_again_without_faults() -> None:
     subprocess.run([sys.executable, "-c", FREED], check=True)
 
 
+SHARED = """
+import resource, threading
+from service.memory import keep_freed_pages
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    crowd = [bytes([1]) * (1 << 18) for _ in range(100)]
+    counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+counted = []
+assert keep_freed_pages()
+faults()
+worker = threading.Thread(target=faults)
+worker.start()
+worker.join()
+assert counted[0] > 6000
+assert counted[1] < 600
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have settings of their own")
+def test_what_one_thread_freed_another_uses() -> None:
+    """What requests took on the loop's thread is there for the answers of a worker's."""
+    subprocess.run([sys.executable, "-c", SHARED], check=True)
+
+
 STARTED = """
 import gc, sys
 from pathlib import Path
