@@ -110,7 +110,9 @@ def _serve(arguments: Sequence[str]) -> int:
 
 def _run_server(settings: Settings) -> int:
     from service.logs import configure_logs  # noqa: PLC0415 - --help needs none of this
+    from service.memory import keep_freed_pages  # noqa: PLC0415 - as above
 
+    keep_freed_pages()  # before any thread starts
     configure_logs(settings.log_format, settings.log_level)
     signals = _Signals()
     server = (_start_workers if settings.workers > 1 else _start_server)(settings, signals.loaded)
@@ -169,7 +171,7 @@ def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | N
     from service.address import AddressError  # noqa: PLC0415 - ONNX Runtime and gRPC take a second to import; --help must not
     from service.admin import TokenFileError  # noqa: PLC0415 - as above
     from service.engine import DeviceError  # noqa: PLC0415 - as above
-    from service.memory import keep_freed_pages, settle_memory  # noqa: PLC0415 - as above
+    from service.memory import settle_memory  # noqa: PLC0415 - as above
     from service.observations import StoreSettingError  # noqa: PLC0415 - as above
     from service.server import Server  # noqa: PLC0415 - as above
 
@@ -177,7 +179,6 @@ def _start_server(settings: Settings, loaded: Callable[[], None]) -> "Server | N
         settle_memory()  # which takes 0.1 s: nobody is connected yet who would wait
         loaded()
 
-    keep_freed_pages()
     try:
         server = Server(settings)
         server.start(ready_to_listen)

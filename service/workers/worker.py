@@ -80,7 +80,6 @@ class Worker:
     def _make(self) -> "Server":
         from service.server import Server  # noqa: PLC0415 - seconds, during which the parent is already listened to
 
-        keep_freed_pages()
         server = Server(self.settings, arrivals=self._arrivals, siblings=self.siblings)
         server.models.subscribe(self._tell_state)
         server.start()
@@ -126,6 +125,7 @@ class Worker:
 def main(arguments: Sequence[str]) -> int:
     """Run a worker on the two inherited sockets whose descriptors are the arguments."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    keep_freed_pages()  # before any thread starts
     control, handoff = (socket.socket(fileno=int(descriptor)) for descriptor in arguments)
     for inherited in (control, handoff):
         inherited.set_inheritable(False)

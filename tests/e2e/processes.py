@@ -1,6 +1,7 @@
 """Real processes of the command, started and watched: they tell their ports in the log line `serving`."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith("QUICKSILVER_")},
     "OMP_NUM_THREADS": "1",
 }
+_ARENA_BYTES = 64 << 20
 FREE_PORTS = ("--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 
 
@@ -110,3 +112,29 @@ def serving(repository: Path, *flags: str) -> Iterator[Serving]:
         yield process
     finally:
         process.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started, and that are there."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
+def thread_arenas(pid: int) -> int:
+    """Heaps of glibc's that are for some threads alone: 64 MiB of addresses each, a part of which can be written to."""
+    parts = [_Part(*line.split()[:2]) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return sum(
+        used.start % _ARENA_BYTES == 0
+        and left.stop == used.start + _ARENA_BYTES
+        and left.start == used.stop
+        and (used.access, left.access) == ("rw-p", "---p")
+        for used, left in itertools.pairwise(parts)
+    )
+
+
+class _Part:
+    """A part of a process's addresses, as a line of its maps begins."""
+
+    def __init__(self, addresses: str, access: str) -> None:
+        self.start, self.stop = (int(address, 16) for address in addresses.split("-"))
+        self.access = access

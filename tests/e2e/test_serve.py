@@ -1,5 +1,6 @@
 """`quicksilver serve` as a process: what it says, what it refuses, and how it ends."""
 
+import platform
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from proto.quicksilver.v1.converter_pb2_grpc import ConverterServiceStub
 from proto.repository import Repository
 from proto.runtime import onnxruntime
 from service.client import Converter
-from tests.e2e.processes import ENVIRONMENT, FREE_PORTS, Serving, quicksilver, serving
+from tests.e2e.processes import ENVIRONMENT, FREE_PORTS, Serving, children, quicksilver, serving, thread_arenas
 from tests.e2e.streams import Stream
 from tests.service.artefacts import make_artefact
 from tests.waiting import until
@@ -69,6 +70,18 @@ def _code_of_a_new_call(address: str) -> grpc.StatusCode:
         except grpc.RpcError as error:
             return error.code()
     return grpc.StatusCode.OK
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have no arenas")
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")], ids=["one-process", "workers"])
+def test_all_threads_share_one_heap(repository: Repository, flags: tuple[str, ...]) -> None:
+    """Neither the loop's thread nor a worker's has an arena of its own, whose freed memory no other could use."""
+    with serving(repository.root, *flags) as server, Converter(server.address) as converter:
+        assert converter.convert([32.0]).celsius[0] == pytest.approx(0, abs=1e-4)
+        assert converter.convert(np.full(LARGE_ROWS, 50, np.float32)).celsius[0] == pytest.approx(10, abs=1e-4)
+        processes = [server.process.pid, *children(server.process.pid)]
+        assert len(processes) >= (3 if flags else 1)
+        assert {pid: thread_arenas(pid) for pid in processes} == dict.fromkeys(processes, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
