@@ -172,6 +172,8 @@ class Stack:
     store: str
     """The URL of the observations."""
     webhook: Webhook
+    started_seconds: float
+    """Since then it is watched, in Unix time."""
 
     def ask(self, path: str, **parameters: str) -> Any:  # noqa: ANN401 - the API's JSON
         """Ask Prometheus' API, and return what the answer holds."""
@@ -179,12 +181,11 @@ class Stack:
             return json.load(response)["data"]
 
     def series(self, expression: str, *, instant: bool = False) -> list[dict[str, Any]]:
-        """The series of an expression that have a number, now or in the last half minute."""
-        now = time.time()
+        """The series of an expression that have a number, now or at any time since the start."""
         if instant:
             result = self.ask("query", query=expression)["result"]
             return [one for one in result if one["value"][1] != "NaN"]
-        over = {"start": str(now - 30), "end": str(now), "step": "500ms"}
+        over = {"start": str(self.started_seconds), "end": str(time.time()), "step": "500ms"}
         result = self.ask("query_range", query=expression, **over)["result"]
         return [one for one in result if any(value != "NaN" for _, value in one["values"])]
 
@@ -193,6 +194,7 @@ class Stack:
 def running(program: Program, directory: Path) -> Iterator[Stack]:
     """Start it all, and end it all."""
     with contextlib.ExitStack() as ending:
+        started_seconds = time.time()
         repository = _publish(directory / "models")
         store = f"sqlite:///{directory / 'observations.db'}"
         quick = ("--default-model", "linear", "--watch-interval-seconds", "0.2")
@@ -204,7 +206,7 @@ def running(program: Program, directory: Path) -> Iterator[Stack]:
         # the drift of `shifted` is looked at by the test that moves its inputs
         ending.enter_context(Load(server.address, {"linear": 0.0, "mlp": 0.0}))
         pushgateway = f"http://{addresses['pushgateway']}"
-        yield Stack(repository, server, doomed, addresses["prometheus"], pushgateway, store, webhook)
+        yield Stack(repository, server, doomed, addresses["prometheus"], pushgateway, store, webhook, started_seconds)
 
 
 def _publish(root: Path) -> Repository:
