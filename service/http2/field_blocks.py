@@ -4,7 +4,7 @@ Format: RFC 7541. Both tables are one list that is read from its end: field 1 of
 before field 61 stands what was added to the dynamic table last, and its oldest entry is the first of all.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Final, TypeAlias
 
@@ -133,6 +133,7 @@ class FieldBlockReader:
         max_fields: how many fields a block may have.
         table_bytes: SETTINGS_HEADER_TABLE_SIZE as the peer knows it: how large the table is, and may at most be.
         known_bytes: memory for the blocks that are remembered. A usual one of a gRPC client takes some 300 bytes.
+        forgotten: called when blocks that were remembered no longer are.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class FieldBlockReader:
         max_fields: int,
         table_bytes: int = DEFAULT_TABLE_BYTES,
         known_bytes: int = DEFAULT_KNOWN_BYTES,
+        forgotten: Callable[[], None] | None = None,
     ) -> None:
         self.known: dict[bytes, Fields] = {}
         """Fields of blocks that mean the same until the next call of `read`: what is found here need not be read.
@@ -149,6 +151,7 @@ class FieldBlockReader:
         """
         self._known_bytes = 0
         self._max_known_bytes = known_bytes
+        self._forgotten = forgotten
         self._max_list_bytes = max_list_bytes
         self._max_fields = max_fields
         self._max_table_bytes = table_bytes
@@ -254,6 +257,8 @@ class FieldBlockReader:
         if self.known:
             self.known.clear()
             self._known_bytes = 0
+            if self._forgotten is not None:
+                self._forgotten()
 
     def _resize(self, block: bytes) -> int:
         """Carry out the changes of the table's size that a block begins with, and return where they end."""

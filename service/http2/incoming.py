@@ -7,12 +7,12 @@ import structlog
 
 from service.closed import Closed
 from service.errors import ServiceError, UnimplementedError
+from service.http2.events import Answered, Begun, Ended, Event, Greeted, More, Whole
 from service.http2.headers import Headers, Refusal, list_bytes, trailers_only
 from service.http2.line import Line
 from service.http2.open_calls import OpenCalls
 from service.http2.opening import Known, known_of, open_stream
 from service.http2.outgoing import DRAIN_PING, Outgoing
-from service.http2.session import Answered, Begun, Ended, Event, Greeted, More, Whole
 from service.http2.shared import Shared
 from service.http2.streaming import StreamCall
 from service.http2.streams import Stream

@@ -10,11 +10,12 @@ import structlog
 
 from service.closed import Closed
 from service.http2.ages import Times, age_limit
+from service.http2.control_frames import SessionLimits
 from service.http2.frames import ErrorCode
 from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
 from service.http2.pace import Pace
 from service.http2.sending import Part
-from service.http2.session import Session, SessionLimits
+from service.http2.session import Session
 
 log = structlog.get_logger(__name__)
 

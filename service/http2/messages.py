@@ -65,6 +65,15 @@ class Assembler:
         else:
             self._parts.append(bytearray(part))
 
+    def feed_middle(self, part: bytes) -> bool:
+        """Take a large part from the middle of a message, and tell whether it is one."""
+        held = self.held_bytes + len(part)
+        if held >= self._needed or len(part) < _SMALL_PART_BYTES:
+            return False
+        self.held_bytes = held
+        self._parts.append(part)
+        return True
+
     def take(self) -> Message | None:
         """Return the next message that is complete, or None.
 

@@ -69,9 +69,10 @@ class Call(Stream):
 
     def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
         """As any call does; a part from the middle of a message, of which a large one has many, takes fewer steps."""
-        assembler, size = self._assembler, len(data)
-        if assembler is None or ended or self.phase != OPEN or not 0 < size < assembler.lacks:
+        assembler = self._assembler
+        if assembler is None or ended or self.phase != OPEN or not assembler.feed_middle(data):
             return super().receive(data, ended)
+        size = len(data)
         try:
             self._link.take(size)
         except ServiceError as error:
@@ -79,7 +80,6 @@ class Call(Stream):
             return True
         self._held += size
         self.moved_seconds = monotonic()
-        assembler.feed(data)
         return True
 
     def _receive(self, data: bytes) -> bool:

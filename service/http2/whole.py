@@ -10,9 +10,9 @@ import structlog
 
 from service.calls import Codec, Request
 from service.errors import InternalError, ServiceError
+from service.http2.events import Whole
 from service.http2.messages import PREFIX_BYTES, frame, prefix
 from service.http2.opening import Known
-from service.http2.session import Whole
 from service.http2.streams import ANSWERED, OPEN, Link, Stream
 
 log = structlog.get_logger(__name__)

@@ -3,7 +3,8 @@
 import itertools
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypedDict, Unpack
 
 import pytest
 from hpack import Decoder, Encoder, HPACKError, NeverIndexedHeaderTuple
@@ -52,7 +53,15 @@ LISTS = st.lists(FIELDS, max_size=12)
 SIZES = st.sampled_from([0, 31, 60, 100, 500, 4095, DEFAULT_TABLE_BYTES])
 
 
-def reader(max_list_bytes: int = PLENTY, max_fields: int = PLENTY, **more: int) -> FieldBlockReader:
+class More(TypedDict, total=False):
+    """What else a reader is made with."""
+
+    known_bytes: int
+    table_bytes: int
+    forgotten: Callable[[], None]
+
+
+def reader(max_list_bytes: int = PLENTY, max_fields: int = PLENTY, **more: Unpack[More]) -> FieldBlockReader:
     """A reader that takes what comes."""
     return FieldBlockReader(max_list_bytes, max_fields, **more)
 
@@ -419,11 +428,14 @@ def test_literals_are_known_too() -> None:
     ids=["added", "emptied", "added after another", "same size", "too large"],
 )
 def test_nothing_known_is_stale(change: bytes) -> None:
-    """After a block that changed the table nothing is known, and a block means what it means now."""
-    started, other = reader(), hpack_decoder()
-    for data in (added(b"a", b"1"), b"\xbe", b"\x82", change):
+    """After a block that changed the table nothing is known, which is told, and a block means what it means now."""
+    told: list[str] = []
+    started, other = reader(forgotten=lambda: told.append("all")), hpack_decoder()
+    for data in (added(b"a", b"1"), b"\xbe", b"\x82"):
         assert started.read(data) == decoded(other, data)
-    assert started.known == {}
+    assert not told
+    assert started.read(change) == decoded(other, change)
+    assert (started.known, told) == ({}, ["all"])
     assert started.read(b"\x82") == ((b":method", b"GET"),)
     try:
         expected = decoded(other, b"\xbe")

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from ngh2 import Configuration, Connection, NGH2Error, Role, Setting
 from ngh2.events import ConnectionClosed, DataReceived, RequestReceived, StreamClosed, TrailersReceived
 
-from service.http2.session import Begun, Ended, More, Session, SessionLimits
+from service.http2.control_frames import SessionLimits
+from service.http2.events import Begun, Ended, More
+from service.http2.session import Session
 from tests.service.http2 import test_rules, test_rules_messages
 from tests.service.http2.mutations import conversation
 from tests.service.http2.raw import FRAME_HEADER_BYTES, PREFACE, raw_frame, request

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.http2.session import Begun, Ended, Event, More, Session, SessionLimits
+from service.http2.control_frames import SessionLimits
+from service.http2.events import Begun, Ended, Event, More
+from service.http2.session import Session
 from service.models import Models
 from service.status import Code
 from tests.service.http2.raw import PREFACE, RawClient, raw_frame, request
