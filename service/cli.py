@@ -225,8 +225,11 @@ def convert_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="", metavar="NAME", help="which model [the server's default]")
+def _add_choice(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    name = parser.add_mutually_exclusive_group()
+    if positional:
+        name.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="NAME", help="the same as --model")
+    name.add_argument("--model", default="", metavar="NAME", help="which model [the server's default]")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--version", type=int, metavar="N", help="which version [the one labelled stable]")
     choice.add_argument("--label", metavar="LABEL", help="which version, by its label")
@@ -311,7 +314,7 @@ def models_parser() -> argparse.ArgumentParser:
     listing = actions.add_parser("list", help="every model and its versions")
     _add_connection(listing)
     showing = actions.add_parser("show", help="all that is known of one version of a model")
-    _add_choice(showing)
+    _add_choice(showing, positional=True)
     _add_connection(showing)
     repository = os.environ.get(variable("repository")) or str(Settings.model_fields["repository"].default)
     repository_commands.add_parsers(actions, repository)

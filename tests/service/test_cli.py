@@ -256,8 +256,12 @@ def test_a_model_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """By name, version or label; or JSON."""
     assert cli.main(["models", "show", "--version", "2"]) == 0
     assert capsys.readouterr().out.startswith("linear, version 2\nstate\tready\n")
-    assert cli.main(["models", "show", "--model", "plain", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "plain"
+    for name in (["plain"], ["--model", "plain"]):
+        assert cli.main(["models", "show", *name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["model"] == "plain"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["models", "show", "plain", "--model", "linear"])
+    assert "not allowed with" in capsys.readouterr().err
     assert cli.main(["models", "show", "--model", "nope"]) == 1
     assert cli.main(["models", "show", "--version", "0"]) == 2
 
