@@ -6,7 +6,7 @@ A peer may send only so many of them: they are counted, and cost the connection 
 from collections.abc import Callable
 from typing import ClassVar, Final, NamedTuple
 
-from service.http2.events import Answered, Event, Greeted
+from service.http2.events import Answered, Event, Greeted, Parts
 from service.http2.frames import (
     ACK,
     DEFAULT_WINDOW_BYTES,
@@ -113,7 +113,20 @@ class Controlled(Sending):
         self._consume(size)
         state = self.streams.get(stream_id)
         if state is not None and not state.ended:
-            self._consume_of(state, size)
+            state.consumed += size
+            if state.consumed > self._limits.stream_window_bytes // 2:
+                self._open_window(state)
+
+    def acknowledge_all(self, parts: Parts, size: int) -> None:
+        """Let the peer send as much again as these parts are, `size` bytes together."""
+        self._consume(size)
+        streams, most = self.streams, self._limits.stream_window_bytes // 2
+        for stream_id, data in parts:
+            state = streams.get(stream_id)
+            if state is not None and not state.ended:
+                state.consumed += len(data)
+                if state.consumed > most:
+                    self._open_window(state)
 
     def last_call(self) -> None:
         """Name the last stream that is taken up; others are left out from now on."""
@@ -269,12 +282,10 @@ class Controlled(Sending):
             self._window_in += self._consumed
             self._consumed = 0
 
-    def _consume_of(self, state: StreamState, size: int) -> None:
-        state.consumed += size
-        if state.consumed > self._limits.stream_window_bytes // 2:
-            self._out.append(number_frame(WINDOW_UPDATE, state.stream_id, state.consumed))
-            state.window_in += state.consumed
-            state.consumed = 0
+    def _open_window(self, state: StreamState) -> None:
+        self._out.append(number_frame(WINDOW_UPDATE, state.stream_id, state.consumed))
+        state.window_in += state.consumed
+        state.consumed = 0
 
     _READERS: ClassVar[dict[int, Callable[["Controlled", int, int, bytes], None]]] = {
         PRIORITY: _read_priority,

@@ -25,6 +25,10 @@ class More(NamedTuple):
     ended: bool
 
 
+class Parts(list[tuple[int, bytes]]):
+    """Data from the middle of requests, each with its stream: a large one comes in many, between those of others."""
+
+
 class Greeted(NamedTuple):
     """The peer's settings came."""
 
@@ -42,4 +46,4 @@ class Ended(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = Begun | More | Greeted | Answered | Ended
+Event: TypeAlias = Begun | More | Parts | Greeted | Answered | Ended

@@ -52,6 +52,11 @@ class Hand:
         self._running += size
         self._budget.bytes += size
 
+    def hold(self, size: int) -> None:
+        """Count bytes of requests into what is in hand. There is room for them."""
+        self._held += size
+        self._budget.bytes += size
+
     def running(self, size: int) -> None:
         """Count bytes of requests that are being answered for this link, in and (negative) out."""
         self._running += size

@@ -11,7 +11,7 @@ of header lists, and all other frames that bring nothing, are counted, and cost 
 from typing import Final
 
 from service.http2.control_frames import BrokenError, Controlled, SessionLimits
-from service.http2.events import Begun, Ended, More, Whole
+from service.http2.events import Begun, Ended, More, Parts, Whole
 from service.http2.field_blocks import FieldBlockError, FieldBlockReader, FieldListTooLongError, Fields
 from service.http2.frames import (
     CONTINUATION,
@@ -133,6 +133,7 @@ class Session(Controlled):
         size = len(data)
         streams, openings, wholes = self.streams, self.openings, self.wholes
         known, max_streams, unpack = self._requests, self._limits.max_streams, HEADER.unpack_from
+        parts: Parts | None = None
         while size - position >= HEADER_BYTES:
             high, low, kind, flags, stream_id = unpack(data, position)
             length = high << 8 | low
@@ -181,8 +182,11 @@ class Session(Controlled):
                 self._window_in -= length
                 state.window_in -= length
                 state.expected -= length  # what is less than 0 stays so
-                self.events.append(More(stream_id, payload, False))
+                if parts is None:
+                    self.events.append(parts := Parts())
+                parts.append((stream_id, payload))
             else:
+                parts = None  # events that follow stand behind it
                 stream_id &= STREAM_MASK
                 self._check_frame(kind, stream_id, length)
                 if position > size and (kind != DATA or flags & PADDED):

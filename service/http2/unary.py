@@ -1,7 +1,6 @@
 """Unary calls of every kind: their one message may come in parts, compressed, or late."""
 
 from functools import partial
-from time import monotonic
 from typing import Final, NamedTuple
 
 import structlog
@@ -67,19 +66,16 @@ class Call(Stream):
         self._request: Request | None = None
         self._aside: Aside[_Answer] | None = None
 
-    def receive(self, data: bytes, ended: bool) -> bool:  # noqa: FBT001 - as the frame has it
-        """As any call does; a part from the middle of a message, of which a large one has many, takes fewer steps."""
+    def take_part(self, data: bytes, now: float) -> bool:
+        """Take a part from the middle of a large message, and tell whether it is one; else it is for `receive`.
+
+        Nothing comes of it but bytes in hand, which whoever calls counts for the link.
+        """
         assembler = self._assembler
-        if assembler is None or ended or self.phase != OPEN or not assembler.feed_middle(data):
-            return super().receive(data, ended)
-        size = len(data)
-        try:
-            self._link.take(size)
-        except ServiceError as error:
-            self.fail(error)
-            return True
-        self._held += size
-        self.moved_seconds = monotonic()
+        if assembler is None or self.phase != OPEN or not assembler.feed_middle(data):
+            return False
+        self._held += len(data)
+        self.moved_seconds = now
         return True
 
     def _receive(self, data: bytes) -> bool:

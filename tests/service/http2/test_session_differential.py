@@ -22,7 +22,7 @@ from ngh2 import Configuration, Connection, NGH2Error, Role, Setting
 from ngh2.events import ConnectionClosed, DataReceived, RequestReceived, StreamClosed, TrailersReceived
 
 from service.http2.control_frames import SessionLimits
-from service.http2.events import Begun, Ended, More
+from service.http2.events import Begun, Ended, More, Parts
 from service.http2.session import Session
 from tests.service.http2 import test_rules, test_rules_messages
 from tests.service.http2.mutations import conversation
@@ -180,6 +180,11 @@ class Ours(Side):
             elif isinstance(event, More):
                 self._more(event.stream_id, event.data, ended=event.ended)
                 self._consumed(event.stream_id, len(event.data))
+            elif isinstance(event, Parts):
+                for stream_id, part in event:
+                    self._more(stream_id, part, ended=False)
+                if self.consumes:
+                    session.acknowledge_all(event, sum(len(part) for _, part in event))
             elif isinstance(event, Ended):
                 assert session.over
         session.wholes.clear()
