@@ -107,6 +107,8 @@ class Assembler:
     def _cut(self, size: int) -> bytes:
         """Take bytes off the front, copying each once."""
         self.held_bytes -= size
+        if not self.held_bytes and self._parts:
+            return self._cut_all()
         pieces: list[bytes | bytearray | memoryview] = []
         while size:
             part, start = self._parts[0], self._offset
@@ -122,6 +124,14 @@ class Assembler:
         for piece in pieces:
             if isinstance(piece, memoryview):
                 piece.release()  # a bytearray that is looked at cannot grow
+        return cut
+
+    def _cut_all(self) -> bytes:
+        """Take all bytes: a message that is the last one, as most are, in fewer steps."""
+        first, *others = self._parts
+        cut = b"".join((memoryview(first)[self._offset :], *others) if self._offset else (first, *others))
+        self._parts.clear()
+        self._offset = 0
         return cut
 
 
