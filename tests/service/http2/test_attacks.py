@@ -25,10 +25,21 @@ from hyperframe.frame import (
 from service.closed import Closed
 from service.errors import Shed
 from service.http2 import Http2Limits
+from service.http2.frames import DEFAULT_WINDOW_BYTES
 from service.models import Models
 from service.status import Code
 from tests.service.http2.mutations import damage
-from tests.service.http2.raw import CONVERT, PREFACE, Answer, RawClient, framed, raw_frame, request, window_update
+from tests.service.http2.raw import (
+    CONVERT,
+    FRAME_BYTES,
+    PREFACE,
+    Answer,
+    RawClient,
+    framed,
+    raw_frame,
+    request,
+    window_update,
+)
 from tests.service.http2.serving import Serving, convert_body
 from tests.service.http2.test_calls import BODY, assert_honest
 from tests.service.http2.test_interop import STREAM, streaming
@@ -380,6 +391,66 @@ def test_bytes_in_hand(models: Models) -> None:
         while serving.ask(lambda: serving.front.bytes_in_hand):
             pass
         assert_honest(serving.address)
+
+
+def test_windows_stay_closed_within_large_messages(models: Models) -> None:
+    """A client that sends what it may of messages that never end comes no further than one window beyond the limit."""
+    window, limit = 1 << 17, 1 << 20
+    limits = Http2Limits(
+        stream_window_bytes=window,
+        connection_window_bytes=window,
+        max_message_bytes=limit,
+        max_connection_bytes_in_hand=limit,
+        stall_seconds=60,
+    )
+    with Serving(models, limits) as serving, RawClient(serving.address) as client:
+        prefix = struct.pack(">BI", 0, 1_000_000)
+        streams = [client.call(prefix, end=False) for _ in range(4)]
+        sent = dict.fromkeys(streams, len(prefix))
+        while serving.ask(lambda: serving.front.bytes_in_hand) <= limit:
+            client.send(_data_within_windows(client, sent, most=900_000))
+            client.drain(0.001)
+        for _ in range(40):  # as often as would take all of it
+            client.send(_data_within_windows(client, sent, most=900_000))
+            _await_reading(client)
+        held = serving.ask(lambda: serving.front.bytes_in_hand)
+        assert limit < held <= limit + window + FRAME_BYTES
+        assert held == sum(sent.values())
+
+
+def _await_reading(client: RawClient) -> None:
+    """Wait until the server has read what was sent."""
+    pings = len(client.pings)
+    client.send(PingFrame(0, b"all read").serialize())
+    client.wait(lambda: len(client.pings) > pings)
+
+
+def _data_within_windows(client: RawClient, sent: dict[int, int], most: int) -> bytes:
+    """A frame of data for each stream whose windows have room for it, up to `most` bytes a stream; they are counted."""
+    out = bytearray()
+    for stream, size in sent.items():
+        room = DEFAULT_WINDOW_BYTES + client.windows[0] - sum(sent.values())
+        of_stream = client.settings[SettingsFrame.INITIAL_WINDOW_SIZE] + client.windows.get(stream, 0) - size
+        if min(room, of_stream) >= FRAME_BYTES and size + FRAME_BYTES <= most:
+            out += client.data_frame(stream, bytes(FRAME_BYTES))
+            sent[stream] += FRAME_BYTES
+    return bytes(out)
+
+
+def test_large_messages_are_refused_beyond_the_bytes_in_hand(models: Models) -> None:
+    """Of several clients that send large messages at once, those that find no room are refused, within one message."""
+    limit = 1 << 20
+    limits = Http2Limits(
+        max_message_bytes=limit, max_connection_bytes_in_hand=limit, max_bytes_in_hand=limit, stall_seconds=60
+    )
+    with Serving(models, limits) as serving, contextlib.ExitStack() as opened:
+        body = struct.pack(">BI", 0, 1_000_000) + bytes(600_000)
+        for _ in range(4):
+            client = opened.enter_context(RawClient(serving.address))
+            client.call(body, end=False)
+            _await_reading(client)
+            assert serving.ask(lambda: serving.front.bytes_in_hand) <= limit + FRAME_BYTES
+        assert serving.ask(lambda: serving.tally.sheds[Shed.BYTES])
 
 
 def test_stalled_hoarder_is_cut(models: Models) -> None:
