@@ -22,7 +22,7 @@ from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
 from service.remembered import Remembered
 from service.status import code_of
-from service.wire import LITTLE_ENDIAN, Part, field_head, length_delimited, packed_floats, take_out
+from service.wire import LITTLE_ENDIAN, Part, array_of, field_head, length_delimited, packed_floats, take_out
 
 _CELSIUS: Final = api.ConvertResponse.CELSIUS_FIELD_NUMBER
 _INTERVAL: Final = api.ConvertResponse.INTERVAL_FIELD_NUMBER
@@ -34,7 +34,7 @@ _ON_EXTRAPOLATION: Final = {
     api.ON_EXTRAPOLATION_UNSPECIFIED: OnExtrapolation.FLAG,
     **{int(choice): choice for choice in OnExtrapolation},
 }
-_FEW_VALUES: Final = 64
+_FLOAT32: Final = np.dtype(np.float32)
 _FLOAT_BYTES: Final = 4
 _FAHRENHEIT_TAG: Final = field_head(api.ConvertRequest.FAHRENHEIT_FIELD_NUMBER, 0)[:1]
 _REQUEST_ID_TAG: Final = field_head(api.ConvertRequest.REQUEST_ID_FIELD_NUMBER, 0)[:1]
@@ -284,8 +284,7 @@ def _rows(message: api.ConvertRequest) -> NDArray[np.float32]:
     values = message.fahrenheit
     if not values:
         raise InvalidRequestError("fahrenheit", "is empty; name at least one temperature")
-    # A short list is quicker than the view of the field that a long one deserves.
-    return np.array(values[:] if len(values) < _FEW_VALUES else values, dtype=np.float32)
+    return array_of(values, _FLOAT32)
 
 
 @lru_cache(maxsize=256)

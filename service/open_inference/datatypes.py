@@ -22,19 +22,24 @@ class Datatype:
     """How an array holds it: BF16 as the 16 bits it is made of, BYTES as Python's `str`."""
     contents: str | None
     """The field of `InferTensorContents` for it; None where there is none, so that raw contents alone can hold it."""
+    typed: np.dtype[np.generic]
+    """How protobuf holds the values of that field: its integers are wider than some of the types."""
     config: pb.DataType.ValueType
     """As `ModelConfig` calls it."""
     packed_field: int | None
     """Number of the typed field, where its packed values on the wire are the array's own memory, and no varints."""
 
 
+_WIDER: Final = {"int_contents": np.dtype(np.int32), "uint_contents": np.dtype(np.uint32)}
 _PACKED_AS_IN_MEMORY: Final = {"bool_contents", "fp32_contents", "fp64_contents"}
 
 
 def _datatype(name: str, onnx_name: str, storage: type[np.generic], contents: str | None, config: str) -> Datatype:
     packed = contents if contents in _PACKED_AS_IN_MEMORY else None
     number = pb.InferTensorContents.DESCRIPTOR.fields_by_name[packed].number if packed else None
-    return Datatype(name, f"tensor({onnx_name})", np.dtype(storage), contents, pb.DataType.Value(config), number)
+    held = np.dtype(storage)
+    typed = _WIDER.get(contents or "", held)
+    return Datatype(name, f"tensor({onnx_name})", held, contents, typed, pb.DataType.Value(config), number)
 
 
 ALL: Final = (

@@ -13,7 +13,7 @@ from typing import Final
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.repository import NAME_PATTERN
 from service.codec import parse
-from service.errors import InvalidRequestError, MalformedError, UnimplementedError
+from service.errors import InvalidRequestError, MalformedError, TooManyFieldsError, UnimplementedError
 from service.fields import MAX_FIELDS, check_fields
 from service.models import Choice
 from service.open_inference import datatypes
@@ -34,6 +34,9 @@ COPIED_BYTES: Final = 4096
 """Up to here protobuf copies a request's raw contents faster than the fields are walked to make views of them."""
 _MAX_VERSION_DIGITS: Final = 18
 _FINAL: Final = "triton_enable_empty_final_response"
+
+UNREADABLE: Final = (MalformedError, TooManyFieldsError)
+"""Errors of requests of which nothing is known, not even their id."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,18 @@ class Heads:
             if len(rest) <= MAX_REMEMBERED_BYTES:
                 self._heads.put(rest, head)
         return head
+
+
+def identity_of(body: bytes) -> str:
+    """Return the id of a request; empty for none. Its contents, which may be long, are not made objects for that.
+
+    Raises:
+        MalformedError: the bytes are no ModelInferRequest.
+        TooManyFieldsError: it has more fields than are read.
+    """
+    check_fields(pb.ModelInferRequest, body)
+    taken = take_out(body, _ID, _RAW, MAX_FIELDS)
+    return parse(pb.ModelInferRequest, body).id if taken is None else _checked_text(taken.first).decode()
 
 
 def field_of(kind: str, name: str) -> str:

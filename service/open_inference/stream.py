@@ -8,11 +8,10 @@ from typing import Final
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from service.calls import Body, Codec, Inlet, Outlet, StreamMethod, Submit
-from service.codec import parse
-from service.errors import MalformedError, ServiceError, TooManyFieldsError, without_frames
+from service.errors import ServiceError
 from service.open_inference import SERVICE
 from service.open_inference.infer import InferCodec, InferQuery
-from service.open_inference.request import Asked
+from service.open_inference.request import UNREADABLE, Asked, identity_of
 from service.ordered_stream import OrderedStream
 from service.query import Answer, Query
 from service.wire import length_delimited
@@ -39,45 +38,45 @@ def method(codec: InferCodec) -> StreamMethod:
 class InferStreamCodec(Codec):
     """One request of a stream, and `ModelStreamInferResponse`.
 
-    Making one raises MalformedError where the bytes are no ModelInferRequest, and TooManyFieldsError where they are not
-    read for their number; either ends the call, since the id that an answer needs is not known. Whatever else is wrong
-    with it is told when it is decoded, in the place of its answer.
+    What cannot be read ends the call, since the id that its answer needs is not known.
     """
 
     def __init__(self, codec: InferCodec, message: bytes, ends_on_error: bool) -> None:  # noqa: FBT001 - by its name
         self._codec = codec
+        self._message = message
         self._ends_on_error = ends_on_error
-        self._asked: Asked | ServiceError
-        try:
-            self._asked = codec.read(message)
-            self._id = self._asked.id.decode()
-        except (MalformedError, TooManyFieldsError):
-            raise
-        except ServiceError as error:
-            self._asked = without_frames(error)
-            self._id = parse(pb.ModelInferRequest, message).id
+        self._asked: Asked | None = None
 
-    def decode(self, _body: bytes) -> InferQuery:
-        """Return the query of the message; errors as `InferCodec.decode`."""
-        if isinstance(self._asked, ServiceError):
-            raise self._asked
+    def decode(self, body: bytes) -> InferQuery:
+        """Read a request; errors as `InferCodec.decode`."""
+        self._asked = self._codec.read(body)
         return self._codec.query(self._asked)
 
     def encode(self, query: Query, answer: Answer) -> Body:
         """Write an answer in parts."""
         parts = list(self._codec.encode(query, answer))
-        if isinstance(self._asked, Asked) and self._asked.head.tells_final:
+        if self._asked is not None and self._asked.head.tells_final:
             parts.append(_FINAL)
         return length_delimited(_INFER_RESPONSE, parts)
 
     def encode_error(self, error: ServiceError) -> Body | None:
         """Write the error beside the id of its request, or let it end the call."""
-        if self._ends_on_error:
+        identity = None if self._ends_on_error or isinstance(error, UNREADABLE) else self._identity()
+        if identity is None:
             return None
         response = pb.ModelStreamInferResponse(
-            error_message=error.message, infer_response=pb.ModelInferResponse(id=self._id)
+            error_message=error.message, infer_response=pb.ModelInferResponse(id=identity)
         )
         return [response.SerializeToString()]
+
+    def _identity(self) -> str | None:
+        """The request's id, also where it was not read or is wrong; None where it cannot be read."""
+        if self._asked is not None:
+            return self._asked.id.decode()
+        try:
+            return identity_of(self._message)
+        except UNREADABLE:
+            return None
 
 
 def _wants_grpc_errors(outlet: Outlet) -> bool:

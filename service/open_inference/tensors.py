@@ -16,7 +16,7 @@ from service.engine import Tensor
 from service.errors import InvalidRequestError
 from service.open_inference.datatypes import BOOL, BYTES, Datatype
 from service.open_inference.request import InputHead
-from service.wire import LITTLE_ENDIAN, Part, array_bytes, length_delimited
+from service.wire import LITTLE_ENDIAN, Part, array_bytes, array_of, length_delimited
 
 _LENGTH: Final = struct.Struct("<I")
 
@@ -97,14 +97,15 @@ def _shaped(tensor: InputHead, array: Tensor) -> Tensor:
 
 
 def _numbers(tensor: InputHead, values: Any) -> Tensor:  # noqa: ANN401 - a repeated field of any type
-    try:
-        return np.array(values[:], dtype=tensor.datatype.storage)
-    except OverflowError:
-        limits = np.iinfo(cast("np.dtype[np.integer[Any]]", tensor.datatype.storage))
-        index = next(index for index, value in enumerate(values) if not limits.min <= value <= limits.max)
-        raise InvalidRequestError(
-            tensor.field, f"value {index}, {values[index]}, is not of {tensor.datatype.name}"
-        ) from None
+    datatype = tensor.datatype
+    array = array_of(values, datatype.typed)
+    if datatype.typed == datatype.storage:
+        return array
+    fitted = array.astype(datatype.storage)
+    wrong = np.flatnonzero(fitted != array)
+    if wrong.size:
+        raise InvalidRequestError(tensor.field, f"value {wrong[0]}, {array[wrong[0]]}, is not of {datatype.name}")
+    return fitted
 
 
 def _take_strings(tensor: InputHead, raw: bytes | memoryview) -> list[bytes]:

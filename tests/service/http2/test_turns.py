@@ -1,14 +1,20 @@
 """Nobody keeps the event loop: of what one connection sends, however it is made, only so much is read in a turn."""
 
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 
+import grpc
 import pytest
 
+from proto.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.http2.control_frames import SessionLimits
 from service.http2.events import Begun, Ended, Event, More, Parts
 from service.http2.session import Session
 from service.models import Models
+from service.open_inference import stream
+from service.open_inference.infer import InferCodec
+from service.open_inference.request import Asked
 from service.status import Code
 from tests.service.http2.raw import PREFACE, RawClient, raw_frame, request
 from tests.service.http2.rules import (
@@ -27,6 +33,7 @@ from tests.service.http2.rules import (
     literal,
 )
 from tests.service.http2.serving import Serving, convert_body
+from tests.service.open_inference.calls import fahrenheit
 
 LIMITS = SessionLimits(
     max_streams=1024,
@@ -183,3 +190,30 @@ def test_message_in_pieces_of_a_byte(models: Models, loop: str) -> None:
         assert whole.status == Code.OK
         assert whole.message == client.expect(1).message
         assert serving.ask(lambda: serving.front.bytes_in_hand) == 0
+
+
+def test_large_requests_of_a_stream_are_read_by_a_worker(models: Models) -> None:
+    """The loop reads small ones, and answers all in their order."""
+    codec = SpiedCodec()
+    small = fahrenheit(32, id="small", model="linear")
+    large = fahrenheit(*[50.0] * 20_000, id="large", model="linear", typed=True)
+    with Serving(models, methods=[stream.method(codec)]) as serving, grpc.insecure_channel(serving.address) as channel:
+        call = GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([small, large, small]), timeout=20)
+        answers = [answer.infer_response.id for answer in call]
+        loop = serving.ask(lambda: threading.current_thread().name)
+    assert answers == ["small", "large", "small"]
+    assert [name for size, name in codec.read_on if size < 1000] == [loop, loop]
+    assert [name.rpartition("_")[0] for size, name in codec.read_on if size > 1000] == ["large-calls"]
+
+
+class SpiedCodec(InferCodec):
+    """Remembers the size of what it read, and on which thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_on: list[tuple[int, str]] = []
+
+    def read(self, body: bytes) -> Asked:
+        """Remember, and read."""
+        self.read_on.append((len(body), threading.current_thread().name))
+        return super().read(body)

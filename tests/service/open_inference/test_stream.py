@@ -10,6 +10,9 @@ import pytest
 
 from proto.inference.v2 import open_inference_pb2 as pb
 from proto.inference.v2.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from service.errors import OverloadedError, Shed
+from service.open_inference.infer import InferCodec
+from service.open_inference.stream import InferStreamCodec
 from tests.service.open_inference.calls import TIMEOUT_SECONDS, fahrenheit, outputs_of, request
 
 GRPC_ERROR = (("triton_grpc_error", "true"),)
@@ -143,3 +146,18 @@ def test_garbage_ends_the_stream(any_channel: grpc.Channel) -> None:
 def test_an_empty_stream_ends(any_stub: GRPCInferenceServiceStub) -> None:
     """No request, no answer, no error."""
     assert list(_stream(any_stub, [])) == []
+
+
+def test_a_request_that_was_refused_unread_is_told_by_its_id() -> None:
+    """However long it is; where not even an id can be read, the call ends."""
+    refused = OverloadedError("too many calls", Shed.CALLS)
+    for asked in (
+        fahrenheit(32, id="a"),
+        fahrenheit(*[32.0] * 5000, id="a"),
+        fahrenheit(*[1.0] * 5000, id="a", typed=True),
+    ):
+        body = InferStreamCodec(InferCodec(), asked.SerializeToString(), ends_on_error=False).encode_error(refused)
+        assert body is not None
+        answer = pb.ModelStreamInferResponse.FromString(b"".join(map(bytes, body)))
+        assert (answer.infer_response.id, answer.error_message) == ("a", "too many calls")
+    assert InferStreamCodec(InferCodec(), b"\xff\xff", ends_on_error=False).encode_error(refused) is None

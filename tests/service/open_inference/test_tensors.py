@@ -100,6 +100,8 @@ def test_raw_contents_of_another_size_are_refused(datatype: Datatype, shape: tup
         ("INT8", [2], {"int_contents": [1, 128]}, "value 1, 128, is not of INT8"),
         ("INT16", [1], {"int_contents": [-40_000]}, "value 0, -40000, is not of INT16"),
         ("UINT8", [1], {"uint_contents": [256]}, "value 0, 256, is not of UINT8"),
+        ("INT8", [500], {"int_contents": [-128, 127] * 249 + [1, -129]}, "value 499, -129, is not of INT8"),
+        ("UINT16", [500], {"uint_contents": [65535] * 499 + [1 << 16]}, "value 499, 65536, is not of UINT16"),
         ("FP16", [1], {"fp32_contents": [1.0]}, "FP16 has no typed contents: send it as raw contents"),
         ("BF16", [1], {}, "BF16 has no typed contents"),
         ("BYTES", [1], {"bytes_contents": [b"\xff"]}, "element 0 is not UTF-8"),
