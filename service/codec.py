@@ -22,18 +22,29 @@ from service.models import Choice
 from service.query import Answer, ConvertQuery, OnExtrapolation, Query, interval_bounds
 from service.remembered import Remembered
 from service.status import code_of
-from service.wire import LITTLE_ENDIAN, Part, array_of, field_head, length_delimited, packed_floats, take_out
+from service.wire import (
+    LITTLE_ENDIAN,
+    Part,
+    array_of,
+    field_head,
+    length_delimited,
+    packed_ascending,
+    packed_floats,
+    take_out,
+)
 
 _CELSIUS: Final = api.ConvertResponse.CELSIUS_FIELD_NUMBER
 _INTERVAL: Final = api.ConvertResponse.INTERVAL_FIELD_NUMBER
 _LOWER: Final = api.PredictionInterval.CELSIUS_LOWER_FIELD_NUMBER
 _UPPER: Final = api.PredictionInterval.CELSIUS_UPPER_FIELD_NUMBER
+_EXTRAPOLATED_ROWS: Final = api.ConvertResponse.EXTRAPOLATED_ROWS_FIELD_NUMBER
 _REQUEST_ID: Final = api.ConvertResponse.REQUEST_ID_FIELD_NUMBER
 
 _ON_EXTRAPOLATION: Final = {
     api.ON_EXTRAPOLATION_UNSPECIFIED: OnExtrapolation.FLAG,
     **{int(choice): choice for choice in OnExtrapolation},
 }
+_MANY_ROWS: Final = 1000
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT_BYTES: Final = 4
 _FAHRENHEIT_TAG: Final = field_head(api.ConvertRequest.FAHRENHEIT_FIELD_NUMBER, 0)[:1]
@@ -48,6 +59,7 @@ _MAX_CUT_BYTES: Final = 124
 """The most whole floats whose length takes one byte."""
 
 _INSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_INSIDE).SerializeToString()
+_OUTSIDE: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_OUTSIDE).SerializeToString()
 _UNKNOWN: Final = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_UNKNOWN).SerializeToString()
 
 
@@ -307,7 +319,9 @@ def _domain(query: ConvertQuery, answer: Answer) -> list[Part]:
     if answer.outside is None:
         return [_UNKNOWN]
     rows = np.flatnonzero(answer.outside)
-    if not rows.size:
+    if len(rows) > _MANY_ROWS:
+        return [_OUTSIDE, *packed_ascending(_EXTRAPOLATED_ROWS, rows)]
+    if not len(rows):
         return [_INSIDE]
     message = api.ConvertResponse(domain_status=api.DOMAIN_STATUS_OUTSIDE, extrapolated_rows=rows.tolist())
     return [message.SerializeToString()]

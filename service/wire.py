@@ -17,6 +17,8 @@ _VARINT: Final = 0
 _LENGTH_DELIMITED: Final = 2
 _SEVEN_BITS: Final = 0x7F
 _LOWEST_TAG: Final = 8
+_LONGER_FROM: Final = [1 << 7, 1 << 14, 1 << 21, 1 << 28]
+"""Numbers from which on a varint takes a byte more."""
 _MAX_LENGTH_BITS: Final = 28
 """Lengths of more bits are left to protobuf; no message that a server accepts is that long."""
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
@@ -67,6 +69,24 @@ def packed_floats(field_number: int, values: NDArray[np.float32]) -> list[Part]:
     if size <= SMALL_BYTES:
         return [_tag(field_number) + varint(size) + (values if LITTLE_ENDIAN else values.byteswap()).tobytes()]
     return length_delimited(field_number, [array_bytes(values)])
+
+
+def packed_ascending(field_number: int, values: NDArray[np.intp]) -> list[Part]:
+    """Encode a `repeated uint32` of numbers that ascend: then so do their lengths, and one step writes each length.
+
+    From some 1,000 numbers on this is quicker than protobuf, which takes 60 ns for each.
+    """
+    of_length = np.split(values, np.searchsorted(values, _LONGER_FROM))
+    return length_delimited(field_number, [_varints(group, length) for length, group in enumerate(of_length, 1)])
+
+
+def _varints(values: NDArray[np.intp], length: int) -> bytes:
+    """Encode numbers whose varints all have one length, `[N]`."""
+    out = np.empty((len(values), length), np.uint8)
+    for index in range(length):
+        out[:, index] = values >> 7 * index & _SEVEN_BITS
+    out[:, :-1] |= 0x80
+    return out.tobytes()
 
 
 def array_bytes(values: NDArray[Any]) -> Part:

@@ -18,7 +18,7 @@ from service.engine import EngineOptions
 from service.errors import InvalidRequestError, MalformedError, ServiceError, UnsupportedError
 from service.models import LoadedVersion, load_version
 from service.query import Answer, ConvertQuery, OnExtrapolation
-from service.wire import array_bytes, packed_floats, varint
+from service.wire import array_bytes, packed_ascending, packed_floats, varint
 from tests.service.artefacts import HALF_WIDTH_CELSIUS, make_artefact
 
 FLOATS = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(width=32, allow_nan=False))
@@ -41,7 +41,8 @@ def test_an_answer_parses_as_the_message_it_stands_for(
     version: LoadedVersion, celsius: NDArray[np.float32], data: st.DataObject
 ) -> None:
     """Written by hand and parsed by protobuf, an answer has every field as it was, in canonical bytes."""
-    outside = data.draw(hnp.arrays(np.bool_, len(celsius)))
+    repeats = data.draw(st.sampled_from([1, 500]))  # few rows outside, and many
+    celsius, outside = np.tile(celsius, repeats), np.tile(data.draw(hnp.arrays(np.bool_, len(celsius))), repeats)
     interval = data.draw(st.booleans())
     request_id = data.draw(st.sampled_from(["", "r-1", "é"]))
     answer = Answer(version, [celsius.reshape(-1, 1)], outside, inside=not outside.any())
@@ -65,6 +66,18 @@ def test_varints_are_protobufs(value: int) -> None:
     message = api.TrainingRun(dataset_rows=value) if value < 1 << 63 else None
     if message is not None and value:
         assert message.SerializeToString() == b"\x30" + varint(value)
+
+
+@given(
+    count=st.integers(1, 400),
+    start=st.sampled_from([0, 1, 100, 127, 16_000, 2_097_000, (1 << 28) - 9, (1 << 32) - 400]),
+)
+def test_ascending_numbers_are_protobufs(count: int, start: int) -> None:
+    """Few and many, of one length on the wire and of several."""
+    rows = np.arange(start, start + count)
+    message = api.ConvertResponse(extrapolated_rows=rows.tolist())
+    field = api.ConvertResponse.EXTRAPOLATED_ROWS_FIELD_NUMBER
+    assert b"".join(packed_ascending(field, rows)) == message.SerializeToString()
 
 
 def test_no_values_make_no_field() -> None:
