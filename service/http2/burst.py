@@ -104,9 +104,9 @@ class Tally:
 class Burst:
     """Collects requests, and answers them when the turn of the loop is over.
 
-    Guarantees: each accepted request has its `reply` called exactly once, on the loop's thread. Large requests, and
-    runs that are expected to last, are worked on by other threads; small ones do not wait for them. Connections that
-    were touched are flushed once a turn. All but `submit` is called on the loop's thread only.
+    Guarantees: each accepted request has its `reply` called exactly once, on the loop's thread. Large requests are
+    worked on by another thread, and runs of small ones that are expected to last by a third: small ones do not wait
+    for either. Connections that were touched are flushed once a turn. All but `submit` is called on the loop's thread.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class Burst:
         """Runs of this turn, with the seconds they took, of which nobody was told yet."""
         self._costs = Costs()
         self._workers = ThreadPoolExecutor(limits.worker_threads, thread_name_prefix="large-calls")
+        self._long_runs = ThreadPoolExecutor(limits.worker_threads, thread_name_prefix="long-runs")
+        """Of small requests, which do not wait for large ones here either."""
         self._idle_workers = limits.worker_threads
         self._stopped = False
         self._tallies: dict[str, Tally] = {}
@@ -218,6 +220,7 @@ class Burst:
         """Let the workers finish, and tell what was not told yet."""
         self._stopped = True
         self._workers.shutdown(wait=True, cancel_futures=True)
+        self._long_runs.shutdown(wait=True, cancel_futures=True)
         self._keep_books()
 
     def _schedule(self) -> None:
@@ -295,9 +298,9 @@ class Burst:
         self._reply(self._elsewhere(requests, away))
 
     def _runs_here(self, run: Run) -> bool:
-        """Execute a run, or give it to a worker where it is expected to last."""
+        """Execute a run, or have a thread do so where it is expected to last."""
         if self._costs.expected_seconds(run.version, run.rows) > self.limits.inline_seconds:
-            self._workers.submit(self._execute, run)
+            self._long_runs.submit(self._execute, run)
             return False
         began = monotonic()
         self._dataplane.execute(run)

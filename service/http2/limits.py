@@ -103,11 +103,14 @@ class Http2Limits:
     As many may be inflated in one turn; workers inflate the others.
     """
     inline_seconds: float = 1e-3
-    """A run that is expected to last longer, going by earlier runs of the same size, leaves the loop as well."""
+    """A run that is expected to last longer, going by earlier runs of the same size, leaves the loop as well.
+
+    It goes to another thread than large requests do, so that small ones do not wait for those.
+    """
     lane_bytes: int = 4 * MIB
     """Bytes of requests that a worker decodes and runs at once; a single request may be larger."""
     worker_threads: int = 1
-    """Threads for large and for compressed requests."""
+    """Threads for large and for compressed requests; as many more for runs that are expected to last."""
 
     @property
     def memory_bound_bytes(self) -> int:
@@ -115,8 +118,9 @@ class Http2Limits:
 
         Requests not yet answered and answers not yet taken, twice, since what freed ones leave between others is not
         always of use to the next; a read's worth a connection, since a limit is noticed after the bytes arrived; open
-        calls, whatever they hold; idle connections, and one header block being read on
-        each; and what is being run: decoded rows, answers, their encoding.
+        calls, whatever they hold; idle connections, and one header block being read on each; and what is being run:
+        decoded rows, answers, their encoding. The loop and the threads for long runs have no more than
+        `inline_burst_bytes` of requests each at once: together they count as one run of the largest.
         """
         connection_bytes = _CONNECTION_BYTES + _READ_BYTES + HARD_HEADER_FACTOR * self.max_header_list_bytes
         run_bytes = max(self.lane_bytes, self.max_message_bytes)

@@ -239,6 +239,22 @@ def test_large_calls_do_not_hold_up_small_ones(serving: Serving, client: RawClie
     assert client.finish(large).status == Code.OK
 
 
+def test_small_calls_of_a_slow_model_do_not_wait_for_large_ones(models: Models) -> None:
+    """Those whose runs are expected to last leave the loop, and are answered while a large call is run."""
+    with Serving(models, Http2Limits(inline_seconds=1e-9)) as serving, RawClient(serving.address) as client:
+        assert client.unary(BODY).status == Code.OK
+        serving.dataplane.held_rows = 20_000
+        serving.dataplane.go.clear()
+        large = client.call(convert_body(*[50.0] * 20_000))
+        for _ in range(3):
+            assert client.unary(BODY).status == Code.OK
+        assert large not in client.answers
+        serving.dataplane.go.set()
+        client.open_windows()
+        client.open_windows(large)
+        assert client.finish(large).status == Code.OK
+
+
 def test_cancelled_call_is_not_run(models: Models) -> None:
     """A call that is cancelled while it waits is not run, and touches no other."""
     with Serving(models, Http2Limits(inline_bytes=1)) as serving, RawClient(serving.address) as client:
