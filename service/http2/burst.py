@@ -216,12 +216,23 @@ class Burst:
         """Note a call that was refused for load, or given up."""
         self._shed[reason] += 1
 
-    def stop(self) -> None:
-        """Let the workers finish, and tell what was not told yet."""
+    async def stop(self) -> None:
+        """Let the workers finish what they began, give up the rest, and tell what was not told yet."""
         self._stopped = True
-        self._workers.shutdown(wait=True, cancel_futures=True)
-        self._long_runs.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._workers, self._long_runs):
+            await self.loop.run_in_executor(None, threads.shutdown)
+        self._give_up()
         self._keep_books()
+
+    def _give_up(self) -> None:
+        """Fail what nobody will run: once the front stopped, and so has no connection whose calls these could be."""
+        requests = [*self._small, *(request for request, _ in self._large)]
+        self._small = []
+        self._large.clear()
+        self._asides.clear()
+        for request in requests:
+            request.outcome = DrainingError("the server is stopping")
+        self._reply(requests)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -230,6 +241,8 @@ class Burst:
 
     def _turn(self) -> None:
         self._scheduled = False
+        if self._stopped:
+            self._give_up()
         if self._small:
             self._answer(self._take_small())
         if self._large or self._asides:

@@ -214,7 +214,7 @@ class Http2Front:
             await self._emptied(self._limits.linger_seconds)
         if self._timer is not None:
             self._timer.cancel()
-        await self._loop.run_in_executor(None, self._burst.stop)
+        await self._burst.stop()
         return finished
 
     async def _emptied(self, seconds: float) -> bool:

@@ -188,3 +188,27 @@ def test_peer_that_speaks_on_as_its_last_answer_leaves(models: Models, monkeypat
     assert len(spoken) == 1
     assert [goaway.error_code for goaway in client.goaways] == [0, 0]
     assert serving.tally.closed == {Closed.DRAINING: 1}
+
+
+def test_calls_of_a_client_that_is_gone_do_not_outlive_the_front(
+    models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Large ones that waited for the one that is run are given up, and nothing is told of a fault."""
+    with Serving(models, Http2Limits(lane_bytes=1)) as serving:
+        serving.dataplane.go.clear()
+        body = convert_body(*[50.0] * 17_000)
+        with RawClient(serving.address) as client:
+            for _ in range(3):
+                client.call(body)
+            while serving.ask(lambda: serving.front.bytes_in_hand) < 3 * (len(body) - 5):
+                pass
+        draining = threading.Thread(target=serving.drain, args=(20,))
+        draining.start()
+        while serving.ask(lambda: serving.front.connections):
+            pass
+        for _ in range(10):  # the drain goes on, until nothing is left but the one that is run
+            serving.ask(lambda: None)
+        serving.dataplane.go.set()
+        draining.join()
+        assert serving.tally.batches == []
+    assert not caplog.records
