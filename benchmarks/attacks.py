@@ -1,15 +1,14 @@
-"""How long a crowd takes to connect, and what others notice of an attack: `python -m benchmarks.attacks`.
+"""How long a crowd takes to connect, and what small calls notice of their neighbours: `python -m benchmarks.attacks`.
 
 Both are measured on `quicksilver serve` in turn with what they are compared with, so that whatever else the machine
 does happens to both: a crowd that connects beside the same crowd at a listener that only accepts and writes a byte; the
-calls of an honest client beside mutated conversations in HTTP/2 and without them.
+calls of an honest client beside each kind of neighbour (`neighbours.py`) and without any.
 """
 
 import argparse
 import asyncio
 import contextlib
 import multiprocessing
-import random
 import socket
 import statistics
 import tempfile
@@ -17,24 +16,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as PipeEnd
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Final, cast
 
 import uvloop
 
 from benchmarks import wire
+from benchmarks.neighbours import beside_neighbours
 from benchmarks.run import train_model
 from tests.e2e.processes import serving
-from tests.service.http2.mutations import conversation
-from tests.service.http2.raw import RawClient, connect
-from tests.service.http2.serving import convert_body
+from tests.service.http2.raw import connect
 
-SEED: Final = 20_261_122
 BACKLOG: Final = 4096
 """Of both listeners; the kernel caps it at `net.core.somaxconn`."""
-PAUSE_SECONDS: Final = 0.02
-"""Between two calls of the honest client."""
 REST_SECONDS: Final = 1.0
 """After a crowd, so that its end is not the next one's beginning."""
 _SPAWN: Final = multiprocessing.get_context("spawn")
@@ -79,28 +73,6 @@ def listen(told: PipeEnd) -> None:
     uvloop.run(serve())
 
 
-def attack(address: str, attacking: Event) -> None:
-    """Hold one mutated conversation after the other while that is asked for, in a process of its own."""
-    generator = random.Random(SEED)  # noqa: S311 - seeded on purpose
-    while attacking.wait():
-        with contextlib.suppress(OSError), RawClient(address, greet=False) as client:
-            client.try_send(conversation(generator))
-            client.drain(0.002 if generator.random() < 0.9 else 0.02)  # noqa: PLR2004 - mostly short
-
-
-def call(address: str, seconds: float) -> list[float]:
-    """Seconds that each call of an honest client took. A call that fails ends the benchmark."""
-    body, took = convert_body(50.0), []
-    end = time.perf_counter() + seconds
-    with RawClient(address) as client:
-        while (began := time.perf_counter()) < end:
-            if client.unary(body).status != 0:
-                raise RuntimeError("an honest call was refused")
-            took.append(time.perf_counter() - began)
-            time.sleep(PAUSE_SECONDS)
-    return took
-
-
 def crowds(address: str, clients: int, rounds: int) -> tuple[Crowd, Crowd]:
     """Our crowds and the bare listener's."""
     ours, theirs = Crowd(), Crowd()
@@ -116,41 +88,30 @@ def crowds(address: str, clients: int, rounds: int) -> tuple[Crowd, Crowd]:
     return ours, theirs
 
 
-def honest(address: str, seconds: float, rounds: int) -> tuple[list[float], list[float]]:
-    """How long honest calls took beside the attack, and without it."""
-    beside: list[float] = []
-    alone: list[float] = []
-    attacking = _SPAWN.Event()
-    attacker = _SPAWN.Process(target=attack, args=(address, attacking), daemon=True)
-    attacker.start()
-    for _ in range(rounds):
-        alone += call(address, seconds)
-        attacking.set()
-        beside += call(address, seconds)
-        attacking.clear()
-    attacker.terminate()
-    attacker.join()
-    return beside, alone
-
-
 def main() -> None:
     """Measure, and print two tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attacks", description="Measure crowds and attacks.")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="[%(default)s]")
     parser.add_argument("--clients", type=int, default=3_000, metavar="N", help="of a crowd [%(default)s]")
-    parser.add_argument("--seconds", type=float, default=5, metavar="SECONDS", help="of honest calls [%(default)s]")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5,
+        metavar="SECONDS",
+        help="of small calls at a time [%(default)s]",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         train_model(Path(root))
         with serving(Path(root), "--default-model", wire.MODEL) as server:
             ours, theirs = crowds(server.address, options.clients, options.rounds)
-            beside, alone = honest(server.address, options.seconds, options.rounds)
+            calls = beside_neighbours(server.address, options.seconds, options.rounds)
     _say(f"| {options.clients} connect | quicksilver, s | bare listener, s | ratio |\n|---|---|---|---|")
     for name in ("connected", "greeted"):
         _say(_compared(name, getattr(ours, name), getattr(theirs, name)))
-    _say("\n| honest calls | number | p50 ms | p99 ms | most ms |\n|---|---|---|---|---|")
-    _say(_row("beside the attack", beside))
-    _say(_row("alone", alone))
+    _say("\n| small calls beside | number | p50 ms | p99 ms | most ms |\n|---|---|---|---|---|")
+    for name, took in calls.items():
+        _say(_row(name, took))
 
 
 def _compared(name: str, ours: Sequence[float], theirs: Sequence[float]) -> str:

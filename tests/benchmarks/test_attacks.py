@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import attacks
+from benchmarks import attacks, neighbours
 from benchmarks.wire import MODEL
 from proto.repository import Repository
 from tests.service.artefacts import make_artefact
@@ -21,7 +21,7 @@ def test_a_round_of_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         "| 50 connect",
         "| connected",
         "| greeted",
-        "| honest calls",
-        "| beside the attack",
-        "| alone",
+        "| small calls beside",
+        "| nobody",
+        *(f"| {name}" for name in neighbours.NEIGHBOURS),
     ]
