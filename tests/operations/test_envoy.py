@@ -25,7 +25,7 @@ from proto.repository import Repository
 from tests.e2e.processes import Serving, serving
 from tests.environments import ROOT
 from tests.service.artefacts import make_artefact
-from tests.service.http2.test_lifecycle import Authority
+from tests.service.http2.authority import Authority
 from tests.waiting import LIMIT_SECONDS, until
 
 CONFIGURATION = ROOT / "deploy" / "envoy" / "envoy.yaml"

@@ -9,7 +9,7 @@ import pytest
 import quicksilver
 from service.server import Server
 from tests.service.conftest import StartServer
-from tests.service.http2.test_lifecycle import Authority
+from tests.service.http2.authority import Authority
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ FRAME_BYTES = 16384
 CONVERT = "/quicksilver.v1.ConverterService/Convert"
 
 Field = tuple[str | bytes, str | bytes]
+
+SECURED: dict[str, ssl.SSLContext] = {}
+"""Addresses whose servers speak TLS, and what clients speak it with."""
 
 
 def framed(message: bytes, flag: int = 0) -> bytes:
@@ -293,7 +297,14 @@ class RawClient:
 
 
 def connect(address: str) -> socket.socket:
-    """A connected socket."""
+    """A connected socket, over TLS where the server speaks it."""
+    connection = _connect(address)
+    if (context := SECURED.get(address)) is None:
+        return connection
+    return context.wrap_socket(connection, server_hostname="localhost")
+
+
+def _connect(address: str) -> socket.socket:
     if address.startswith("unix:"):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(address.removeprefix("unix:"))

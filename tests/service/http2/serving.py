@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import uvloop
 
@@ -32,7 +33,8 @@ from service.run_observers import Served
 from service.runs import BatchLimits, Run
 from service.status import Code
 from tests.service.artefacts import make_artefact
-from tests.service.http2.raw import CONVERT, framed
+from tests.service.http2.authority import Authority, trusting
+from tests.service.http2.raw import CONVERT, SECURED, framed
 
 Result = TypeVar("Result")
 ROWS_AT_MOST = 1 << 21
@@ -117,6 +119,9 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 class Serving:
     """A front on a thread of its own. Use it as a context."""
 
+    secured: ClassVar[tuple[Certificates, ssl.SSLContext] | None] = None
+    """What fronts that are given no certificates have for all that, and what raw clients speak to them with."""
+
     def __init__(
         self,
         models: Models,
@@ -134,7 +139,10 @@ class Serving:
         self.methods: Mapping[str, Method] = {method.path: method for method in (convert, *methods)}
         self.front = Http2Front(self.methods, self.dataplane, self.tally, limits)
         self.address = address
-        self._certificates = certificates
+        self._certificates: Certificates | None = certificates
+        self._context: ssl.SSLContext | None = None
+        if certificates is None and self.secured is not None:
+            self._certificates, self._context = self.secured
         self._loop = new_loop(loop)
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._drained = False
@@ -146,6 +154,8 @@ class Serving:
         except BaseException:
             self._stop()
             raise
+        if self._context is not None:
+            SECURED[self.address] = self._context
         return self
 
     def __exit__(
@@ -155,6 +165,7 @@ class Serving:
         if not self._drained:
             self.drain(0.2)
         self._stop()
+        SECURED.pop(self.address, None)
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -181,6 +192,16 @@ class Serving:
             return question()
 
         return self.run(asked())
+
+
+@contextlib.contextmanager
+def secured(authority: Authority) -> Iterator[None]:
+    """Have all fronts meanwhile speak TLS, and raw clients with them."""
+    Serving.secured = Certificates(*authority.issue("server")), trusting(authority)
+    try:
+        yield
+    finally:
+        Serving.secured = None
 
 
 class ServerProcess:

@@ -1,6 +1,7 @@
 """What a front on an open port must withstand: each attack over a real socket, in a short, seeded form.
 
-After each, somebody else is answered right on another connection. What the attacks make the server hold is measured in
+Each comes over TCP, and over TLS, which cuts what is sent in other places, and has buffers of its own. After each,
+somebody else is answered right on another connection. What the attacks make the server hold is measured in
 `test_memory.py`.
 """
 
@@ -8,7 +9,7 @@ import contextlib
 import errno
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
@@ -28,6 +29,7 @@ from service.http2 import Http2Limits
 from service.http2.frames import DEFAULT_WINDOW_BYTES
 from service.models import Models
 from service.status import Code
+from tests.service.http2.authority import Authority
 from tests.service.http2.mutations import damage
 from tests.service.http2.raw import (
     CONVERT,
@@ -40,7 +42,7 @@ from tests.service.http2.raw import (
     request,
     window_update,
 )
-from tests.service.http2.serving import Serving, convert_body
+from tests.service.http2.serving import Serving, convert_body, secured
 from tests.service.http2.test_calls import BODY, assert_honest
 from tests.service.http2.test_interop import STREAM, streaming
 
@@ -49,6 +51,16 @@ FLOW_CONTROL_ERROR = 3
 PROTOCOL_ERROR = 1
 CANCEL = 8
 FLOOD = 6_000
+
+
+@pytest.fixture(autouse=True, scope="module", params=["tcp", "tls"])
+def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What all of this module goes over, first the one, then the other."""
+    if request.param == "tcp":
+        yield
+        return
+    with secured(Authority(tmp_path_factory.mktemp("tls"), "authority")):
+        yield
 
 
 def assert_sent_away(client: RawClient, *codes: int) -> None:

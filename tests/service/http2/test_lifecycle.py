@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from service.http2 import Certificates, Http2Limits
 from service.http2.tls import CertificatesError
 from service.models import Models
 from service.status import Code
+from tests.service.http2.authority import Authority, secure, trusting
 from tests.service.http2.raw import CONVERT, PREFACE, RawClient, request
 from tests.service.http2.serving import Serving, celsius, convert_body, server_process
 from tests.service.http2.test_calls import BODY, assert_honest
@@ -356,51 +356,6 @@ def test_keepalive(models: Models) -> None:
 # TLS ------------------------------------------------------------------------------------------------------------------
 
 
-class Authority:
-    """A certificate authority of a test's own."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._root = root
-        self.certificate, self._key = root / f"{name}.crt", root / f"{name}.key"
-        self._openssl(
-            "req", "-x509", "-subj", f"/CN={name}", "-days", "2", "-out", self.certificate, *self._new(self._key)
-        )
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """A certificate and its key, for localhost."""
-        certificate, key, wish = (self._root / f"{name}.{ending}" for ending in ("crt", "key", "csr"))
-        self._openssl(
-            "req", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-out", wish, *self._new(key)
-        )
-        arguments: list[str | Path] = [
-            "-in",
-            wish,
-            "-CA",
-            self.certificate,
-            "-CAkey",
-            self._key,
-            "-days",
-            "2",
-            "-out",
-            certificate,
-        ]
-        self._openssl("x509", "-req", "-CAcreateserial", "-copy_extensions", "copy", *arguments)
-        return certificate, key
-
-    def _new(self, key: Path) -> list[str | Path]:
-        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key]
-
-    def _openssl(self, *arguments: str | Path) -> None:
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True)
-
-
-def secure(address: str, authority: Authority, own: tuple[Path, Path] | None = None) -> grpc.Channel:
-    """A channel that trusts an authority, and may have a certificate of its own."""
-    certificate, key = (path.read_bytes() for path in own) if own else (None, None)
-    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), key, certificate)
-    return grpc.secure_channel(address.replace("127.0.0.1", "localhost"), credentials)
-
-
 def converts(channel: grpc.Channel) -> bool:
     """Whether a call over a channel is answered."""
     with channel:
@@ -473,10 +428,8 @@ VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVe
 
 def client_context(version: ssl.TLSVersion, authority: Authority, own: tuple[Path, Path] | None) -> ssl.SSLContext:
     """What a client of one version of TLS trusts and shows."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = trusting(authority)
     context.minimum_version = context.maximum_version = version
-    context.set_alpn_protocols(["h2"])
-    context.load_verify_locations(authority.certificate)
     if own is not None:
         context.load_cert_chain(*own)
     return context

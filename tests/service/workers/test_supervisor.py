@@ -38,8 +38,8 @@ from service.workers.supervisor import (
 )
 from tests.e2e.processes import FREE_PORTS, quicksilver, serving
 from tests.service.artefacts import make_artefact
+from tests.service.http2.authority import Authority, secure
 from tests.service.http2.raw import RawClient, framed, request
-from tests.service.http2.test_lifecycle import Authority, secure
 from tests.waiting import until
 
 BODY = framed(api.ConvertRequest(fahrenheit=[50.0]).SerializeToString())
