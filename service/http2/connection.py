@@ -129,6 +129,7 @@ class Peer(Outgoing, asyncio.Protocol):
 
     def look(self, now: float) -> None:
         """Do what the connection's age and silence ask for, and measure what it moves."""
+        self._count_unsent()  # nobody tells when the loop has sent what was not enough to pause us
         self.measure(now)
         if self._line.takes_the_rest(now):
             self._times.closing = now

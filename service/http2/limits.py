@@ -14,6 +14,11 @@ _CONNECTION_BYTES = 40 * KIB
 """With both tables of its header blocks full; an idle one takes less than half of it."""
 _READ_BYTES = 256 * KIB
 """The most that the event loop reads from a connection at once."""
+_TLS_BYTES = 1536 * KIB
+"""What TLS may take for a connection beside: the buffer that is read into, 256 KiB; OpenSSL's for what came and was not
+decrypted, which grows to 256 KiB and a read, in steps of a third; what is encrypted and did not leave, 256 KiB with
+OpenSSL and as much with the event loop; and what OpenSSL knows of it, some 50 KiB.
+"""
 HARD_HEADER_FACTOR = 4
 """Header lists so many times longer than `max_header_list_bytes` cost the connection."""
 FREE_HEAD_BYTES = 8 * KIB
@@ -112,9 +117,8 @@ class Http2Limits:
     worker_threads: int = 1
     """Threads for large and for compressed requests; as many more for runs that are expected to last."""
 
-    @property
-    def memory_bound_bytes(self) -> int:
-        """What peers can make the front hold, beyond what it holds without them.
+    def memory_bound_bytes(self, *, tls: bool = False) -> int:
+        """What peers can make the front hold, beyond what it holds without them; with TLS, or without.
 
         Requests not yet answered and answers not yet taken, twice, since what freed ones leave between others is not
         always of use to the next; a read's worth a connection, since a limit is noticed after the bytes arrived; open
@@ -123,6 +127,8 @@ class Http2Limits:
         `inline_burst_bytes` of requests each at once: together they count as one run of the largest.
         """
         connection_bytes = _CONNECTION_BYTES + _READ_BYTES + HARD_HEADER_FACTOR * self.max_header_list_bytes
+        if tls:
+            connection_bytes += _TLS_BYTES
         run_bytes = max(self.lane_bytes, self.max_message_bytes)
         return (
             _HEAP_FACTOR * self.max_bytes_in_hand

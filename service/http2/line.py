@@ -11,6 +11,7 @@ import structlog
 from service.closed import Closed
 from service.http2.ages import Times, age_limit
 from service.http2.control_frames import SessionLimits
+from service.http2.encryption import Encryption
 from service.http2.frames import ErrorCode
 from service.http2.limits import HARD_HEADER_FACTOR, Http2Limits
 from service.http2.pace import Pace
@@ -45,8 +46,11 @@ class Line:
         self._limits = limits
         self._pace = Pace(limits, now)
         self._transport: asyncio.Transport | None = None
+        self._encryption: Encryption | None = None
         self._paused = False
         self._behind = False
+        self._shut = False
+        """Whether it is to be closed, once what was written is."""
 
     # What it is -------------------------------------------------------------------------------------------------------
 
@@ -68,13 +72,20 @@ class Line:
     @property
     def unsent_bytes(self) -> int:
         """Bytes of answers that wait for the peer, in the session and in the transport."""
-        return 0 if self._transport is None else self.http2.unsent_bytes + self._transport.get_write_buffer_size()
+        return 0 if self._transport is None else self.http2.unsent_bytes + self._written_bytes
+
+    @property
+    def _written_bytes(self) -> int:
+        """Bytes that were written, and wait for the peer."""
+        assert self._transport is not None  # noqa: S101 - who calls has looked
+        waiting = 0 if self._encryption is None else self._encryption.waiting_bytes
+        return waiting + self._transport.get_write_buffer_size()
 
     def takes_the_rest(self, now: float) -> bool:
         """Whether a drained peer has yet to take answers that were written, and still may: it only reads slowly."""
         if self._transport is None or self.open or now >= self.times.drain_end:
             return False
-        return self.times.drain_end < math.inf and self._transport.get_write_buffer_size() > 0
+        return self.times.drain_end < math.inf and self._written_bytes > 0
 
     # Its beginning ----------------------------------------------------------------------------------------------------
 
@@ -82,7 +93,10 @@ class Line:
         """Take the transport, and queue our greeting."""
         self._transport = transport
         self.open = True
-        transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
+        if transport.get_extra_info("sslcontext") is None:
+            transport.set_write_buffer_limits(_WRITE_BUFFER_BYTES)
+        else:
+            self._encryption = Encryption(transport)
         self.http2.greet()
 
     # Bytes ------------------------------------------------------------------------------------------------------------
@@ -127,7 +141,9 @@ class Line:
         if self._transport is None:
             return 0
         size = sum(map(len, parts))
-        if size <= _JOINED_BYTES:
+        if self._encryption is not None:
+            self._encryption.write(parts, size)
+        elif size <= _JOINED_BYTES:
             self._transport.write(b"".join(parts))
         else:
             self._transport.writelines(parts)
@@ -136,13 +152,23 @@ class Line:
     def pause(self) -> None:
         """Stop writing: the peer does not read. What it asks for waits with it."""
         self._paused = True
-        if self._transport is not None:
+        if self._encryption is not None:
+            self._encryption.full = True
+        if self._transport is not None and self.open:
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Go on writing."""
         self._paused = False
-        if self._transport is not None and not self._behind and not self._transport.is_closing():
+        if self._encryption is not None:
+            self._encryption.full = False
+            self._encryption.go_on()  # and may be full again
+        if self._transport is None or self._paused:
+            return
+        if self._shut:
+            self._shut = False
+            self._shut_down(self._transport)
+        elif not self._behind and not self._transport.is_closing():
             self._transport.resume_reading()
 
     # Its end ----------------------------------------------------------------------------------------------------------
@@ -168,14 +194,21 @@ class Line:
         self.times.closing = monotonic()
         if self._paused or self._behind:
             self._transport.resume_reading()
-        if not self._transport.can_write_eof():
-            self._transport.close()
+        self._shut = self._encryption is not None and self._encryption.waiting_bytes > 0
+        if not self._shut:
+            self._shut_down(self._transport)
+
+    @staticmethod
+    def _shut_down(transport: asyncio.Transport) -> None:
+        """Write nothing more; what was written still leaves."""
+        if not transport.can_write_eof():
+            transport.close()
             return
         try:
-            self._transport.write_eof()
+            transport.write_eof()
         except OSError as error:  # asyncio's own loop says at once that the peer is gone
             log.debug("connection was gone before it was closed", reason=str(error))
-            self._transport.abort()
+            transport.abort()
 
     def abort(self) -> None:
         """Drop the connection."""
@@ -186,7 +219,7 @@ class Line:
 
     def lost(self) -> None:
         """Learn that the connection is gone."""
-        self._transport = None
+        self._transport = self._encryption = None
         self.open = False
         self.times.closing = min(self.times.closing, monotonic())
 

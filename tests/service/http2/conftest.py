@@ -5,15 +5,26 @@ from collections.abc import Iterator
 import pytest
 
 from service.models import Models
+from tests.service.http2.authority import Authority
 from tests.service.http2.raw import RawClient
 from tests.service.http2.rules import LIMITS, METHODS
-from tests.service.http2.serving import Serving, load_models
+from tests.service.http2.serving import Serving, load_models, secured
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """The exact converter."""
     return load_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What all of a module that wants this goes over: first without TLS, then with it."""
+    if request.param == "plain":
+        yield
+        return
+    with secured(Authority(tmp_path_factory.mktemp("tls"), "authority")):
+        yield
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -230,18 +230,34 @@ class ServerProcess:
 
 @contextlib.contextmanager
 def server_process(
-    *, max_descriptors: int | None = None, hold_seconds: float = 0, **limits: float
+    *,
+    max_descriptors: int | None = None,
+    hold_seconds: float = 0,
+    authority: Authority | None = None,
+    **limits: float,
 ) -> Iterator[ServerProcess]:
-    """Start a front as a process of its own, and end it. Its model stalls for the first seconds."""
-    arguments = json.dumps({"limits": limits, "max_descriptors": max_descriptors, "hold_seconds": hold_seconds})
-    command = [sys.executable, "-m", "tests.service.http2.serving", arguments]
+    """Start a front as a process of its own, and end it; over TLS where an authority is given.
+
+    Its model stalls for the first seconds.
+    """
+    arguments = {
+        "limits": limits,
+        "max_descriptors": max_descriptors,
+        "hold_seconds": hold_seconds,
+        "certificate": authority and [str(path) for path in authority.issue("server")],
+    }
+    command = [sys.executable, "-m", "tests.service.http2.serving", json.dumps(arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        address = ""
         try:
             address = process.stdout.readline().strip()
             assert address, process.stderr.read() if process.stderr else ""
+            if authority is not None:
+                SECURED[address] = trusting(authority)
             yield ServerProcess(process, address)
         finally:
+            SECURED.pop(address, None)
             process.terminate()
             process.communicate(timeout=20)
 
@@ -271,7 +287,8 @@ def main(arguments: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as root:
         codec = InferCodec()
         infer: list[Method] = [BatchedMethod(INFER, codec), stream.method(codec)]
-        serving = Serving(load_models(Path(root)), limits, infer)
+        certificates = Certificates(*map(Path, arguments["certificate"])) if arguments["certificate"] else None
+        serving = Serving(load_models(Path(root)), limits, infer, certificates=certificates)
         with serving:
             if arguments["max_descriptors"]:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (arguments["max_descriptors"],) * 2)

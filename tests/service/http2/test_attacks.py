@@ -7,9 +7,11 @@ somebody else is answered right on another connection. What the attacks make the
 
 import contextlib
 import errno
+import math
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import structlog
@@ -29,7 +31,6 @@ from service.http2 import Http2Limits
 from service.http2.frames import DEFAULT_WINDOW_BYTES
 from service.models import Models
 from service.status import Code
-from tests.service.http2.authority import Authority
 from tests.service.http2.mutations import damage
 from tests.service.http2.raw import (
     CONVERT,
@@ -42,25 +43,17 @@ from tests.service.http2.raw import (
     request,
     window_update,
 )
-from tests.service.http2.serving import Serving, convert_body, secured
+from tests.service.http2.serving import Serving, convert_body
 from tests.service.http2.test_calls import BODY, assert_honest
 from tests.service.http2.test_interop import STREAM, streaming
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 ENHANCE_YOUR_CALM = 11
 FLOW_CONTROL_ERROR = 3
 PROTOCOL_ERROR = 1
 CANCEL = 8
 FLOOD = 6_000
-
-
-@pytest.fixture(autouse=True, scope="module", params=["tcp", "tls"])
-def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What all of this module goes over, first the one, then the other."""
-    if request.param == "tcp":
-        yield
-        return
-    with secured(Authority(tmp_path_factory.mktemp("tls"), "authority")):
-        yield
 
 
 def assert_sent_away(client: RawClient, *codes: int) -> None:
@@ -323,6 +316,46 @@ def test_answers_that_nobody_takes(models: Models) -> None:
                 client.open_windows(stream, 1 << 20)
             for stream in streams:
                 assert client.finish(stream).status == Code.OK
+        while serving.ask(lambda: serving.front.bytes_in_hand):
+            pass
+
+
+def test_answers_count_until_they_are_taken(models: Models, tmp_path: Path) -> None:
+    """What was written and lies with us is in hand, encrypted or not, but for a little."""
+    little = 1 << 19
+    body = convert_body(*[50.0] * 220_000)
+    with (
+        Serving(models, address=f"unix:{tmp_path / 'socket'}") as serving,  # it takes less at once than TCP does here
+        RawClient(serving.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 0}) as client,
+    ):
+        answers = [client.expect(client.call(body)) for _ in range(3)]
+        client.wait(lambda: all(answer.headers for answer in answers))
+        left = whole = serving.ask(lambda: serving.front.bytes_in_hand)
+        assert whole > 3 * len(body) - little
+        client.send(b"".join(window_update(stream, 1 << 30) for stream in (0, *client.answers)))
+        for taken in (0, 400_000):
+            client.wait(lambda taken=taken: sum(len(answer.data) for answer in answers) >= taken)
+            before = left
+            while (left := serving.ask(lambda: serving.front.bytes_in_hand)) == before:
+                pass
+            assert left > whole - taken - little
+        client.wait(lambda: all(answer.ended for answer in answers))
+        while serving.ask(lambda: serving.front.bytes_in_hand):
+            pass
+
+
+def test_answers_taken_without_a_word_count_no_more(models: Models, tmp_path: Path) -> None:
+    """What the loop still had to send is not in hand once it is sent, also where its peer says nothing after that."""
+    limits = Http2Limits(keepalive_seconds=math.inf)
+    with (
+        Serving(models, limits, address=f"unix:{tmp_path / 'socket'}") as serving,
+        RawClient(serving.address, settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1 << 24}) as client,
+    ):
+        client.open_windows()
+        stream = client.call(convert_body(*[50.0] * 80_000))
+        while not serving.ask(lambda: serving.tally.ended):
+            pass
+        assert client.finish(stream).status == Code.OK
         while serving.ask(lambda: serving.front.bytes_in_hand):
             pass
 

@@ -35,10 +35,12 @@ def test_the_bound_on_memory_is_the_codes() -> None:
         Http2Limits(max_connections=1_000, max_calls=4_096),
         Http2Limits(max_message_bytes=64 << 20, max_connection_bytes_in_hand=64 << 20),
     ):
-        assert limits.memory_bound_bytes == (
+        assert limits.memory_bound_bytes() == (
             2 * limits.max_bytes_in_hand
             + limits.max_connections * 360 * KIB
             + limits.max_calls * 10 * KIB
             + 12 * max(limits.max_message_bytes, 4 << 20)
         )
+        assert limits.memory_bound_bytes(tls=True) == limits.memory_bound_bytes() + limits.max_connections * 1536 * KIB
+    assert "TLS adds 1.5 MiB a connection" in PAGE
     assert "2 × max_waiting_bytes + max_connections × 360 KiB + max_waiting_calls × 10 KiB + 12 × max(" in PAGE

@@ -132,6 +132,7 @@ def test_drain_does_not_wait_for_who_never_greets(models: Models) -> None:
         client.wait_closed()
 
 
+@pytest.mark.usefixtures("transport")
 def test_drain_waits_for_who_reads_slowly(models: Models, tmp_path: Path) -> None:
     """An answer of megabytes is not cut off while its client takes it, however much slower than the linger."""
     limits = Http2Limits(linger_seconds=0.1)
