@@ -8,7 +8,7 @@ from service.models import Models
 from tests.service.http2.authority import Authority
 from tests.service.http2.raw import RawClient
 from tests.service.http2.rules import LIMITS, METHODS
-from tests.service.http2.serving import Serving, load_models, secured
+from tests.service.http2.serving import Secured, Serving, load_models, secured
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +17,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return load_models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(scope="module", params=["plain", "tls"])
-def transport(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What all of a module that wants this goes over: first without TLS, then with it."""
+@pytest.fixture(scope="session")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Secured:
+    """A certificate of localhost's, and who trusts it."""
+    return Secured.by(Authority(tmp_path_factory.mktemp("tls"), "authority"))
+
+
+@pytest.fixture(params=["plain", "tls"])
+def transport(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test goes over: first without TLS, then with it."""
     if request.param == "plain":
         yield
         return
-    with secured(Authority(tmp_path_factory.mktemp("tls"), "authority")):
+    with secured(request.getfixturevalue("certified")):
         yield
 
 

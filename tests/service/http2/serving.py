@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -119,8 +120,8 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 class Serving:
     """A front on a thread of its own. Use it as a context."""
 
-    secured: ClassVar[tuple[Certificates, ssl.SSLContext] | None] = None
-    """What fronts that are given no certificates have for all that, and what raw clients speak to them with."""
+    secured: ClassVar["Secured | None"] = None
+    """What fronts speak TLS with that are given no certificates, while a test wants them to."""
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class Serving:
         self._certificates: Certificates | None = certificates
         self._context: ssl.SSLContext | None = None
         if certificates is None and self.secured is not None:
-            self._certificates, self._context = self.secured
+            self._certificates, self._context = self.secured.certificates, self.secured.context
         self._loop = new_loop(loop)
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._drained = False
@@ -194,10 +195,23 @@ class Serving:
         return self.run(asked())
 
 
+@dataclass
+class Secured:
+    """Both ends of TLS: what a front has, and what raw clients trust."""
+
+    certificates: Certificates
+    context: ssl.SSLContext
+
+    @classmethod
+    def by(cls, authority: Authority) -> Self:
+        """With a certificate of an authority's."""
+        return cls(Certificates(*authority.issue("server")), trusting(authority))
+
+
 @contextlib.contextmanager
-def secured(authority: Authority) -> Iterator[None]:
-    """Have all fronts meanwhile speak TLS, and raw clients with them."""
-    Serving.secured = Certificates(*authority.issue("server")), trusting(authority)
+def secured(ends: Secured) -> Iterator[None]:
+    """Have all fronts that start meanwhile speak TLS, and raw clients with them."""
+    Serving.secured = ends
     try:
         yield
     finally:
