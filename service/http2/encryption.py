@@ -17,8 +17,8 @@ OpenSSL's buffers grow with what is put into them at once, and stay as large for
 class Encryption:
     """The writing side of a transport with TLS. It goes on until the transport is full, and from when it is not.
 
-    A transport with TLS encrypts at once whatever it is given, and counts no byte of it once it is encrypted: of large
-    answers to a peer that takes nothing, all would be held twice and not be seen.
+    A transport with TLS encrypts at once whatever it is given, and counts nothing of it once the event loop has it,
+    which takes all as soon as it takes any: of large answers to a slow peer most would lie there, and not be seen.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
