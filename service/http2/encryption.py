@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from service.http2.sending import Part
+from service.http2.sending import Part, take_parts
 
 _ENCRYPTED_BYTES: Final = 1 << 16
 """Encrypted at once, and about how much of it lies there before the transport wants no more.
@@ -24,37 +24,19 @@ class Encryption:
     def __init__(self, transport: asyncio.Transport) -> None:
         self.waiting_bytes = 0
         """Written, and not encrypted yet."""
-        self.full = False
-        """Whether the transport wants no more for now, as it says."""
         self._transport = transport
         self._waiting: deque[Part] = deque()
         transport.set_write_buffer_limits(_ENCRYPTED_BYTES)
 
     def write(self, parts: Sequence[Part], size: int) -> None:
         """Have parts encrypted in their turn, which must not change any more; they have so many bytes."""
-        if size <= _ENCRYPTED_BYTES and not self.full and not self._waiting:
-            self._transport.write(b"".join(parts))
-            return
         self._waiting += parts
         self.waiting_bytes += size
         self.go_on()
 
     def go_on(self) -> None:
-        """Encrypt what waits, as far as the transport takes it."""
-        while self._waiting and not self.full:
-            self._transport.write(b"".join(self._next()))
-
-    def _next(self) -> list[Part]:
-        """Take from what waits as much as is encrypted at once."""
-        taken: list[Part] = []
-        left = _ENCRYPTED_BYTES
-        while left and self._waiting:
-            part = self._waiting.popleft()
-            if len(part) > left:
-                view = memoryview(part)
-                self._waiting.appendleft(view[left:])
-                part = view[:left]
-            taken.append(part)
-            left -= len(part)
-        self.waiting_bytes -= _ENCRYPTED_BYTES - left
-        return taken
+        """Encrypt what waits, until the transport has so much that it says when it has less."""
+        while self._waiting and self._transport.get_write_buffer_size() <= _ENCRYPTED_BYTES:
+            part = b"".join(take_parts(self._waiting, _ENCRYPTED_BYTES))
+            self.waiting_bytes -= len(part)
+            self._transport.write(part)

@@ -152,8 +152,6 @@ class Line:
     def pause(self) -> None:
         """Stop writing: the peer does not read. What it asks for waits with it."""
         self._paused = True
-        if self._encryption is not None:
-            self._encryption.full = True
         if self._transport is not None and self.open:
             self._transport.pause_reading()
 
@@ -161,8 +159,7 @@ class Line:
         """Go on writing."""
         self._paused = False
         if self._encryption is not None:
-            self._encryption.full = False
-            self._encryption.go_on()  # and may be full again
+            self._encryption.go_on()  # and may be paused again
         if self._transport is None or self._paused:
             return
         if self._shut:

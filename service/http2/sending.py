@@ -49,6 +49,20 @@ _TURN_BYTES: Final = 1 << 16
 """What a stream sends before others have their turn; no frame of ours is larger, whatever the peer would take."""
 
 
+def take_parts(parts: deque[Part], size: int) -> list[Part]:
+    """Take so many bytes from the front of parts, or all there are; the one that is cut is not copied."""
+    taken: list[Part] = []
+    while size and parts:
+        part = parts.popleft()
+        if len(part) > size:
+            view = memoryview(part)
+            parts.appendleft(view[size:])
+            part = view[:size]
+        taken.append(part)
+        size -= len(part)
+    return taken
+
+
 class StreamState:
     """One stream, as far as HTTP/2 is concerned: both windows, and what waits to be sent."""
 
@@ -243,14 +257,7 @@ class Sending:
             piece = min(left, most)
             left -= piece
             out.append(header(piece, DATA, 0, state.stream_id))
-            while piece:
-                part = parts.popleft()
-                if len(part) > piece:
-                    view = memoryview(part)
-                    parts.appendleft(view[piece:])
-                    part = view[:piece]
-                out.append(part)
-                piece -= len(part)
+            out += take_parts(parts, piece)
         state.queued -= size
         state.window -= size
         self._window -= size
