@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks import wire
 from proto.inference.v2 import open_inference_pb2 as open_inference
 from tests.service.http2.mutations import conversation
-from tests.service.http2.raw import RawClient
-from tests.service.http2.serving import convert_body
+from tests.service.http2.raw import CONVERT, RawClient
+from tests.service.http2.serving import INFER, convert_body
 
 SEED: Final = 20_261_122
 ROWS: Final = 1_000_000
@@ -23,8 +23,6 @@ VARINTS: Final = 4_000_000
 """Of one that no converter takes, a byte each."""
 PAUSE_SECONDS: Final = 0.02
 """Between two small calls."""
-_CONVERT: Final = "/quicksilver.v1.ConverterService/Convert"
-_MODEL_INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
@@ -68,22 +66,22 @@ def mutate(address: str, turns: Turns) -> None:
 
 def convert(address: str, turns: Turns) -> None:
     """Send large `Convert`s, one after the other, inside what the model was trained on."""
-    _send(address, turns, _CONVERT, wire.convert_request(wire.readings(ROWS)))
+    _send(address, turns, CONVERT, wire.convert_request(wire.readings(ROWS)))
 
 
 def extrapolate(address: str, turns: Turns) -> None:
     """The same outside, where every row is listed in the answer."""
-    _send(address, turns, _CONVERT, wire.convert_request(np.linspace(1000, 2000, ROWS, dtype=np.float32)))
+    _send(address, turns, CONVERT, wire.convert_request(np.linspace(1000, 2000, ROWS, dtype=np.float32)))
 
 
 def convert_compressed(address: str, turns: Turns) -> None:
     """Send them compressed."""
-    _send(address, turns, _CONVERT, wire.convert_request(wire.readings(ROWS)), grpc.Compression.Gzip)
+    _send(address, turns, CONVERT, wire.convert_request(wire.readings(ROWS)), grpc.Compression.Gzip)
 
 
 def infer_raw(address: str, turns: Turns) -> None:
     """Send large `ModelInfer`s with raw contents."""
-    _send(address, turns, _MODEL_INFER, wire.infer_request(wire.readings(ROWS)))
+    _send(address, turns, INFER, wire.infer_request(wire.readings(ROWS)))
 
 
 def infer_typed(address: str, turns: Turns) -> None:
@@ -91,7 +89,7 @@ def infer_typed(address: str, turns: Turns) -> None:
     request = open_inference.ModelInferRequest(model_name=wire.MODEL)
     tensor = request.inputs.add(name="fahrenheit", datatype="FP32", shape=[ROWS, 1])
     tensor.contents.fp32_contents.extend(wire.readings(ROWS).tolist())
-    _send(address, turns, _MODEL_INFER, request.SerializeToString())
+    _send(address, turns, INFER, request.SerializeToString())
 
 
 def infer_varints(address: str, turns: Turns) -> None:
@@ -99,7 +97,7 @@ def infer_varints(address: str, turns: Turns) -> None:
     request = open_inference.ModelInferRequest(model_name=wire.MODEL)
     tensor = request.inputs.add(name="fahrenheit", datatype="INT64", shape=[VARINTS, 1])
     tensor.contents.int64_contents.extend([1] * VARINTS)
-    _send(address, turns, _MODEL_INFER, request.SerializeToString(), refused=grpc.StatusCode.INVALID_ARGUMENT)
+    _send(address, turns, INFER, request.SerializeToString(), refused=grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def _send(  # noqa: PLR0917 - a call and its options
