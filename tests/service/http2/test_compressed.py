@@ -153,7 +153,7 @@ def test_streams_of_all_sizes(serving: Serving, compression: grpc.Compression) -
         answers = list(call(requests, timeout=60))
     assert len(answers) == len(rows)
     for values, answer in zip(rows, answers, strict=True):
-        np.testing.assert_allclose(celsius(answer), (np.array(values) - 32) * 5 / 9, rtol=1e-6, atol=1e-4)
+        np.testing.assert_allclose(celsius(answer), (np.array(values) - 32) * 5 / 9, rtol=0, atol=1e-4)
     wait_until(lambda: serving.ask(lambda: serving.front.bytes_in_hand) == 0)
 
 

@@ -140,7 +140,7 @@ def test_reader_that_takes_nothing(server: "contextlib.AbstractContextManager[Se
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("hold_seconds", [0.05, 0.3, 1.5], ids=["hardly", "for-some-calls", "for-all-calls"])
 def test_crowd_before_a_model_that_stalls(hold_seconds: float, tls: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
-    """Twenty connections with forty calls of 240 kB each, while the model stalls, stay within the stated bound.
+    """Twenty connections with 45 calls of 240 kB each, while the model stalls, stay within the stated bound.
 
     Where it stalls for a part of them, answers that nobody takes yet come to lie between requests.
     """
@@ -165,7 +165,7 @@ def test_crowd_before_a_model_that_stalls(hold_seconds: float, tls: bool, tmp_pa
             for _ in range(20)
         ]
         calls: list[tuple[RawClient, int]] = []
-        for turn in range(1, 41):  # each client sends what its window allows, reading what comes between
+        for turn in range(1, 46):  # each client sends what its window allows, reading what comes between
             for client in clients:
                 client.drain(0.001)
                 if turn * (len(body) + 1_000) < 65_535 + client.windows[0]:
@@ -175,7 +175,7 @@ def test_crowd_before_a_model_that_stalls(hold_seconds: float, tls: bool, tmp_pa
         codes = {client.finish(stream, 40).status for client, stream in calls}
         assert codes <= {Code.OK, Code.RESOURCE_EXHAUSTED}
         assert Code.OK in codes
-        assert len(calls) * len(body) > bound
+        assert len(calls) * len(body) > 1.5 * bound
         assert started.memory_bytes("VmHWM") < before + bound
 
 
